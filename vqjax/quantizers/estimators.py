@@ -1,0 +1,170 @@
+"""What the gradient sees in place of the quantization step: `(z [N D], q [N D]) -> z_q [N D]`.
+
+Every estimator returns the code `q` itself, bit for bit, and differs only in the gradient that
+reaches `z`. Notation: `e` the encoder row, `q` its code, `g` the gradient that arrives at the
+output, hats are unit vectors, `l = |q| / |e|`.
+"""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from vqjax.quantizers import ops
+
+
+class Estimator:
+  """A gradient for the quantization step, given by `pull_back`; the value is always the code.
+
+  Subclasses are frozen dataclasses: equal settings hash equal, so that a rebuilt module does not
+  compile again. Any `(z, q) -> z_q` will do in a quantizer; this class is the short way to write
+  one in terms of its gradient.
+  """
+
+  def __call__(self, z, q):
+    return _code(self, z, q)
+
+  def pull_back(self, z, q, g):
+    """Gradient for `z` given the gradient `g` at the output; all float32 [N D]."""
+    raise NotImplementedError
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _code(estimator, z, q):
+  del estimator, z
+  return q
+
+
+def _code_fwd(estimator, z, q):
+  del estimator
+  return q, (z, q)
+
+
+def _code_bwd(estimator, residuals, g):
+  z, q = residuals
+  dz = estimator.pull_back(z.astype(jnp.float32), q.astype(jnp.float32), g.astype(jnp.float32))
+  return dz.astype(z.dtype), jnp.zeros_like(q)
+
+
+_code.defvjp(_code_fwd, _code_bwd)
+
+
+@dataclasses.dataclass(frozen=True)
+class StraightThrough(Estimator):
+  """The identity in gradient: `dz = g` (Bengio et al. 2013; van den Oord et al. 2017).
+
+  The originals write `z + sg(q - z)`, which equals `q` only up to rounding; this is `q`.
+  """
+
+  def pull_back(self, z, q, g):
+    del z, q
+    return g
+
+
+@dataclasses.dataclass(frozen=True)
+class _LinearMap(Estimator):
+  """A frozen linear map that takes `e` to `q`; what rotation and reflection have in common.
+
+  Attributes:
+    scale: length factor of the map: `ratio` = |q| / |e|; `inv_norm` = 1 / |e|; `none` = 1.
+    radial: `keep` passes the part of the gradient along `e`; `drop` removes it, as
+      differentiating through `e / |e|` does.
+    safe: rows with |e| <= eps or |q| <= eps, which have no direction, get `dz = g`. The originals
+      give NaN or a factor of up to 1 / eps there.
+    eps: floor of every length.
+  """
+
+  scale: Literal['ratio', 'inv_norm', 'none'] = 'ratio'
+  radial: Literal['keep', 'drop'] = 'keep'
+  safe: bool = True
+  eps: float = 1e-6
+
+  def __post_init__(self):
+    for field, legal in (('scale', ('ratio', 'inv_norm', 'none')), ('radial', ('keep', 'drop'))):
+      if getattr(self, field) not in legal:
+        name = type(self).__name__
+        raise ValueError(f'{name}.{field} is {getattr(self, field)!r}; legal: {", ".join(legal)}.')
+
+  def pull_back(self, z, q, g):
+    e_norm, q_norm = ops.norm(z, self.eps), ops.norm(q, self.eps)
+    e, v = z / e_norm, q / q_norm
+    dz = self._transposed(e, v, g)
+    if self.radial == 'drop':
+      dz = dz - _dot(v, g) * e  # (I - e e') M' g, because e' M' g = (M e)' g = v' g
+    dz = self._length(e_norm, q_norm) * dz
+    if self.safe:
+      has_direction = (e_norm > self.eps) & (q_norm > self.eps)
+      dz = jnp.where(has_direction, dz, g)
+    return dz
+
+  def definition(self, z, q):
+    """The same estimator as it is defined: a linear map frozen by `jax.lax.stop_gradient`.
+
+    Applies `sg[length * M]` to `e` (`radial='keep'`), or to the differentiable `e / |e|` times
+    `sg[|e|]` (`radial='drop'`). Value and gradient equal `__call__` up to rounding, on rows with
+    a direction; it is here to be read and to be tested against.
+    """
+    stop = jax.lax.stop_gradient
+    e_norm, q_norm = ops.norm(z, self.eps), ops.norm(q, self.eps)
+    e, v = stop(z / e_norm), stop(q / q_norm)
+    x = z if self.radial == 'keep' else z / e_norm * stop(e_norm)
+    y = stop(self._length(e_norm, q_norm)) * self._apply(e, v, x)
+    return y + stop(q - y)  # scales other than the ratio do not end at q by themselves
+
+  def _length(self, e_norm, q_norm):
+    return {'ratio': q_norm / e_norm, 'inv_norm': 1 / e_norm, 'none': jnp.ones_like(e_norm)}[
+      self.scale
+    ]
+
+
+class Rotation(_LinearMap):
+  """The rotation trick: the gradient moves with the rotation and rescaling that takes `e` to `q`.
+
+  `z_q = sg[l R] e`, `R = I - 2 w w' + 2 v u'` with `u = e / |e|`, `v = q / |q|`,
+  `w = (u + v) / |u + v|`: the rotation by the angle between `e` and `q`, in their plane. In closed
+  form `dz = l (g + 2 (v.g) u - k (u + v))`, `k = 2 (u + v).g / |u + v|^2`: the angle between
+  gradient and vector, and their ratio of lengths, are the same on both sides.
+
+  Fifty et al., Restructuring Vector Quantization with the Rotation Trick (ICLR 2025), section 4.
+  Their published code differs from table to table: Table 1 keeps the radial part (`rotation`),
+  Tables 3 and 4 drop it (`tangent_rotation`); the ablation without a gradient scale really scales
+  by 1 / |e| (`Rotation('inv_norm', 'drop')`). Deviations: the value is exactly `q`; exactly
+  antipodal rows are finite; `safe`.
+  """
+
+  def _transposed(self, u, v, g):
+    s = u + v  # formed explicitly: 1 + cos would cancel near the antipode
+    k = 2 * _dot(s, g) / jnp.square(ops.norm(s, self.eps))
+    return g + 2 * _dot(v, g) * u - k * s
+
+  def _apply(self, u, v, x):
+    w = jax.lax.stop_gradient((u + v) / ops.norm(u + v, self.eps))
+    return x - 2 * _dot(w, x) * w + 2 * _dot(u, x) * v
+
+
+class Reflection(_LinearMap):
+  """As the rotation trick, with the Householder reflection that takes `e` to `q`.
+
+  `z_q = sg[l H] e`, `H = I - 2 w w'`, `w = (u - v) / |u - v|`; `dz = l H g`. Fifty et al. (ICLR
+  2025), ablation of the rotation; their code drops the radial part, as `reflection` does.
+  Deviation: where `e` and `q` have one direction, the map is the identity and not NaN.
+  """
+
+  def _transposed(self, u, v, g):
+    s = u - v
+    return g - 2 * _dot(s, g) / jnp.square(ops.norm(s, self.eps)) * s
+
+  def _apply(self, u, v, x):
+    return self._transposed(u, v, x)  # H is symmetric
+
+
+def _dot(a, b):
+  return jnp.sum(a * b, axis=-1, keepdims=True)
+
+
+straight_through = StraightThrough()
+rotation = Rotation()
+tangent_rotation = Rotation(radial='drop')
+reflection = Reflection(radial='drop')

@@ -1,0 +1,55 @@
+"""Small numerics that every quantizer shares: rows, masks, norms, code statistics."""
+
+import jax
+import jax.numpy as jnp
+
+
+def rows(x):
+  """Flattens all leading axes: [... D] -> [N D]."""
+  return x.reshape(-1, x.shape[-1])
+
+
+def norm(x, eps=1e-6):
+  """Euclidean length of each row, never below `eps`: `max(|x|, eps)`, [... D] -> [... 1].
+
+  The floor sits inside the root, so that the gradient at `x = 0` is zero and not NaN
+  (`jnp.linalg.norm` differentiates `sqrt` at 0).
+  """
+  return jnp.sqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), eps * eps))
+
+
+def unit(x, eps=1e-6):
+  """Rows scaled to length one, `x / max(|x|, eps)`: [... D] -> [... D]; a zero row stays zero."""
+  return x / norm(x, eps)
+
+
+def masked_mean(x, mask=None):
+  """Mean over all elements of `x` [N D], or of the rows where `mask` [N] holds.
+
+  Without rows the mean is 0. A mask of ones gives the same bits as no mask, and what stands
+  in masked rows changes neither the value nor the gradient, be it NaN.
+  """
+  if mask is None:
+    mask = jnp.ones(x.shape[:1], bool)
+  count = jnp.maximum(jnp.sum(mask, dtype=x.dtype), 1) * x.shape[1]
+  return jnp.sum(jnp.where(mask[:, None], x, 0)) / count
+
+
+def code_counts(indices, num_codes, mask=None):
+  """How often each code occurs: int32 [N] -> float32 [K], rows with a false `mask` left out."""
+  weights = jnp.ones(indices.shape, bool) if mask is None else mask
+  return jnp.zeros(num_codes, jnp.float32).at[indices].add(weights.astype(jnp.float32))
+
+
+def perplexity(counts):
+  """Effective number of codes, `exp(-sum p log p)` with `p = counts / sum`: [K] -> [] in [1, K].
+
+  All-zero counts give 1. The originals add 1e-10 inside the logarithm; `0 log 0 = 0` needs none.
+  """
+  p = counts / jnp.maximum(jnp.sum(counts), 1)
+  return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(p, p)))
+
+
+def usage(counts):
+  """Fraction of codes that occur at least once: [K] -> [] in [0, 1]."""
+  return jnp.mean(counts > 0, dtype=jnp.float32)

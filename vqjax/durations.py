@@ -1,0 +1,50 @@
+"""Durations in steps, epochs, examples or percent of the run, by the suffix of the key."""
+
+from collections.abc import Mapping
+
+from vqjax.errors import UserError
+
+UNITS = ('steps', 'epochs', 'examples', 'percent')
+
+
+def steps(config: Mapping, key, *, where, batch_size, num_examples=None, total_steps=None):
+  """Reads the duration `key` of `config` in steps.
+
+  Looks for `key_steps`, `key_epochs`, `key_examples`, `key_percent`, or `key` itself, which means
+  steps; fractions round to the nearest step.
+
+  Args:
+    config: the part of the config that holds the key.
+    key: name without suffix, such as `log_every`.
+    where: path of that part, for messages.
+    batch_size: global batch size, for epochs and examples.
+    num_examples: size of the training set, for epochs.
+    total_steps: length of the run, for percent.
+
+  Returns:
+    int >= 0; None if no form of the key is there.
+
+  Raises:
+    UserError: two units at once, a negative value, or a unit that cannot be resolved.
+  """
+  found = [name for name in (key, *(f'{key}_{unit}' for unit in UNITS)) if name in config]
+  found = [name for name in found if config[name] is not None]
+  if not found:
+    return None
+  if len(found) > 1:
+    raise UserError(f'{where}: {" and ".join(found)} are the same duration twice; keep one.')
+  (name,) = found
+  value, unit = config[name], name.removeprefix(key).removeprefix('_') or 'steps'
+  if not isinstance(value, int | float) or value < 0:
+    raise UserError(f'{where}.{name} is {value!r}; legal: a number that is not negative.')
+  if unit == 'epochs' and num_examples is None:
+    raise UserError(f'{where}.{name}: the number of training images is unknown; use {key}_steps.')
+  if unit == 'percent' and total_steps is None:
+    raise UserError(f'{where}.{name}: percent of itself; use {key}_steps or {key}_epochs.')
+  scale = {
+    'steps': lambda: 1,
+    'epochs': lambda: num_examples / batch_size,
+    'examples': lambda: 1 / batch_size,
+    'percent': lambda: total_steps / 100,
+  }[unit]()
+  return round(value * scale)

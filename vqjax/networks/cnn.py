@@ -1,0 +1,161 @@
+"""The convolutional autoencoder of taming-transformers and latent-diffusion, layer for layer.
+
+Esser et al., Taming Transformers for High-Resolution Image Synthesis (CVPR 2021), and Rombach et
+al., High-Resolution Image Synthesis with Latent Diffusion Models (CVPR 2022). Module names follow
+the originals' keys: `down_0_block_1/conv1` is `down.0.block.1.conv1`.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vqjax.networks.layers import conv, dense
+
+
+class _Block(nn.Module):
+  """What the blocks share: computation dtype and normalisation."""
+
+  dtype: Any = jnp.float32
+  norm_groups: int = 32
+
+  def norm(self, x, name, act=True):
+    # The fast variance E[x^2] - E[x]^2 cancels where the mean is large.
+    norm = nn.GroupNorm(
+      self.norm_groups, epsilon=1e-6, dtype=self.dtype, use_fast_variance=False, name=name
+    )
+    return nn.swish(norm(x)) if act else norm(x)
+
+
+class ResBlock(_Block):
+  """norm, swish, conv, norm, swish, dropout, conv; plus the input (1x1 conv if widths differ)."""
+
+  features: int = 0
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, train):
+    h = conv(self.norm(x, 'norm1'), self.features, name='conv1', dtype=self.dtype)
+    h = nn.Dropout(self.dropout, deterministic=not train)(self.norm(h, 'norm2'))
+    h = conv(h, self.features, name='conv2', dtype=self.dtype)
+    if x.shape[-1] != self.features:
+      x = dense(x, self.features, name='nin_shortcut', dtype=self.dtype)
+    return x + h
+
+
+class AttnBlock(_Block):
+  """Single-head attention over all positions, softmax in float32; plus the input."""
+
+  @nn.compact
+  def __call__(self, x):
+    batch, height, width, channels = x.shape
+    h = self.norm(x, 'norm', act=False)
+    q, k, v = (
+      dense(h, channels, name=name, dtype=self.dtype).reshape(batch, -1, 1, channels)
+      for name in 'qkv'
+    )
+    h = jax.nn.dot_product_attention(q, k, v)  # [B T 1 C], scale C^-0.5
+    h = h.reshape(batch, height, width, channels)
+    return x + dense(h, channels, name='proj_out', dtype=self.dtype)
+
+
+class _Cnn(_Block):
+  """Fields of encoder and decoder, and the stages that they share.
+
+  Attributes:
+    channels: width at full resolution; level i has `channels * channel_mult[i]`.
+    channel_mult: one entry a level; each level but the last halves the resolution.
+    num_res_blocks: residual blocks a level in the encoder; the decoder has one more.
+    attn_resolutions: sizes in pixels at which every residual block is followed by attention.
+    resolution: size in pixels that `attn_resolutions` refer to. The network runs at other sizes;
+      where attention sits does not change with them.
+    mid_attention: attention in the middle, at the lowest resolution.
+    dropout: in the residual blocks, while training.
+    remat: recompute every block in the backward pass: less memory, more time.
+    dtype: of the computation; parameters are float32.
+    norm_groups: groups of every GroupNorm.
+  """
+
+  channels: int = 128
+  channel_mult: tuple[int, ...] = (1, 2, 4)
+  num_res_blocks: int = 2
+  attn_resolutions: tuple[int, ...] = ()
+  resolution: int = 256
+  mid_attention: bool = True
+  dropout: float = 0.0
+  remat: bool = False
+
+  def res(self, x, train, features, name):
+    block = nn.remat(ResBlock, static_argnums=(2,)) if self.remat else ResBlock
+    block = block(self.dtype, self.norm_groups, features, self.dropout, name=name)
+    return block(x, train)
+
+  def attn(self, x, name):
+    block = nn.remat(AttnBlock) if self.remat else AttnBlock
+    return block(self.dtype, self.norm_groups, name=name)(x)
+
+  def level(self, x, train, name, i, num_blocks):
+    for j in range(num_blocks):
+      x = self.res(x, train, self.channels * self.channel_mult[i], f'{name}_{i}_block_{j}')
+      if self.resolution // 2**i in self.attn_resolutions:
+        x = self.attn(x, f'{name}_{i}_attn_{j}')
+    return x
+
+  def mid(self, x, train):
+    x = self.res(x, train, x.shape[-1], 'mid_block_1')
+    if self.mid_attention:
+      x = self.attn(x, 'mid_attn_1')
+    return self.res(x, train, x.shape[-1], 'mid_block_2')
+
+
+class Encoder(_Cnn):
+  """Images [B H W C] -> latents [B H/f W/f z_channels], `f = 2 ** (len(channel_mult) - 1)`.
+
+  Attributes:
+    z_channels: width of the latents.
+  """
+
+  z_channels: int = 3
+
+  @nn.compact
+  def __call__(self, x, train: bool = False):
+    x = conv(x, self.channels, name='conv_in', dtype=self.dtype)
+    for i in range(len(self.channel_mult)):
+      x = self.level(x, train, 'down', i, self.num_res_blocks)
+      if i < len(self.channel_mult) - 1:
+        # The originals pad right and bottom only; SAME does so for even sizes alone.
+        x = conv(
+          x,
+          x.shape[-1],
+          stride=2,
+          padding=((0, 1), (0, 1)),
+          name=f'down_{i}_downsample',
+          dtype=self.dtype,
+        )
+    x = self.mid(x, train)
+    return conv(self.norm(x, 'norm_out'), self.z_channels, name='conv_out', dtype=self.dtype)
+
+
+class Decoder(_Cnn):
+  """Latents [B h w z_channels] -> images [B h*f w*f out_channels], without an output activation.
+
+  Attributes:
+    out_channels: channels of the images.
+  """
+
+  out_channels: int = 3
+
+  @nn.compact
+  def __call__(self, z, train: bool = False):
+    last = len(self.channel_mult) - 1
+    x = conv(z, self.channels * self.channel_mult[last], name='conv_in', dtype=self.dtype)
+    x = self.mid(x, train)
+    for i in range(last, -1, -1):
+      x = self.level(x, train, 'up', i, self.num_res_blocks + 1)
+      if i > 0:
+        x = x.repeat(2, axis=1).repeat(2, axis=2)
+        x = conv(x, x.shape[-1], name=f'up_{i}_upsample', dtype=self.dtype)
+    # The image leaves in float32: losses and rounding to 8 bits need it.
+    x = self.norm(x, 'norm_out').astype(jnp.float32)
+    return conv(x, self.out_channels, name='conv_out')

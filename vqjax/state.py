@@ -1,0 +1,56 @@
+"""Everything that changes while training, in one struct."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from vqjax.recipe import Recipe
+
+
+@flax.struct.dataclass
+class Network:
+  """One network with its optimizer."""
+
+  params: Any
+  variables: Any  # what it owns beside parameters: {'vq': ...} or {'batch_stats': ...}
+  opt_state: Any
+
+
+@flax.struct.dataclass
+class TrainState:
+  """The whole state of a run; donated to the step, sharded at birth, checkpointed as it is."""
+
+  step: jax.Array  # int32 []: optimizer steps done
+  rng: jax.Array  # typed key []; step t uses fold_in(rng, t)
+  generator: Network  # the tokenizer; variables hold the quantizer's collection `vq`
+  discriminator: Network | None
+  ema: Any  # moving average of the generator's parameters, or None
+
+  @property
+  def eval_params(self):
+    """Parameters to evaluate and export: the average where there is one."""
+    return self.generator.params if self.ema is None else self.ema
+
+
+def create(recipe: Recipe, key, image_shape) -> TrainState:
+  """Initialises the state for images `[B H W 3]`; call it under jit with `out_shardings`."""
+  rng, generator_key, discriminator_key = jax.random.split(key, 3)
+  images = jnp.zeros(image_shape, jnp.float32)
+
+  def network(module, key, **kwargs):
+    variables = module.init(key, images, **kwargs)
+    params = variables.pop('params')
+    return Network(params, variables, recipe.optimizer.init(params))
+
+  generator = network(recipe.tokenizer, generator_key, train=True)
+  gan = recipe.gan
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    rng=rng,
+    generator=generator,
+    discriminator=network(gan.discriminator, discriminator_key) if gan else None,
+    # A copy: donating one buffer twice is an error.
+    ema=jax.tree.map(jnp.copy, generator.params) if recipe.ema_decay else None,
+  )

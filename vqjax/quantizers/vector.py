@@ -118,4 +118,5 @@ class VectorQuantizer(nn.Module):
     return self._seen(weights).at[indices].get(mode='fill', fill_value=jnp.nan)
 
   def _seen(self, x):
+    x = jnp.asarray(x)  # weights from a file may be NumPy arrays
     return ops.unit(x) if self.sphere else x

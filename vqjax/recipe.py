@@ -82,7 +82,7 @@ def build(config, num_examples=None) -> Recipe:
       'VGG16 weights, which are not here; train without the term by --config.loss.perceptual=0.'
     )
   return Recipe(
-    tokenizer=tokenizer.build(config.model, config.quantizer),
+    tokenizer=tokenizer.build(config.model.to_dict(), config.quantizer.to_dict()),
     optimizer=transformation,
     schedule=schedule,
     pixel_weights={name: config.loss[name] for name in losses.PIXELS if config.loss[name]},

@@ -1,0 +1,134 @@
+"""Every field of a config, with its default, and the arguments behind the colon of --config."""
+
+from ml_collections import ConfigDict
+
+from vqjax.data import default_data
+from vqjax.errors import UserError
+
+
+def default():
+  """The config that all others start from; fields without a sensible default are filled there."""
+  config = ConfigDict()
+  config.name = ''  # of the run folder: runs/NAME
+  config.seed = 0  # of initialisation, data order and everything drawn while training
+  config.require_backend = ''  # 'gpu' or 'tpu': stop rather than train on anything else
+
+  # Durations: a plain number, or KEY_steps, is in steps; KEY_epochs, KEY_examples and KEY_percent
+  # (of the run) may stand in a config file in its place.
+  config.total_steps = 0
+  config.log_every = 50
+  config.eval_every = 5_000
+  config.checkpoint_every = 5_000
+  config.keep_checkpoints = 3  # the newest; the one with the best held-out PSNR is kept too
+  config.eval_images = 1_000  # held-out images looked at while training; eval.py takes all
+  config.sample_images = 8  # in every picture under samples/
+
+  config.batch_size = 0  # global: all devices, all micro-batches
+  config.accumulate = 1  # micro-batches per optimizer step; an EMA codebook moves in each
+  config.accumulate_gradients = 'mean'  # or 'sum', as PyTorch's loss.backward() in a loop
+  config.ema_decay = 0.0  # moving average of the weights, used by evaluation; 0: none
+
+  # Devices: the batch is split over data x fsdp, parameters and optimizer state over fsdp.
+  config.mesh = ConfigDict({'data': -1, 'fsdp': 1})
+
+  config.data = ConfigDict(default_data())
+
+  config.model = ConfigDict()
+  config.model.network = 'cnn'  # the autoencoder of taming-transformers and latent-diffusion
+  config.model.channels = 128
+  config.model.channel_mult = (1, 2, 4)  # per level; each but the last halves the resolution
+  config.model.num_res_blocks = 2
+  config.model.attn_resolutions = ()  # in pixels of the feature map at `resolution`
+  config.model.resolution = 256  # that attn_resolutions refer to
+  config.model.mid_attention = True
+  config.model.z_channels = 3  # of the encoder's output
+  config.model.code_dim = 3
+  config.model.head = 'linear'  # between z_channels and code_dim: none, linear, linear_norm
+  config.model.unit_latents = False  # latents and codes normalised around the quantizer
+  config.model.dropout = 0.0
+  config.model.norm_groups = 32
+  config.model.remat = False  # recompute activations in the backward pass: less memory, more time
+  config.model.dtype = 'float32'  # or bfloat16; parameters, quantizer and losses stay float32
+  config.model.pixel_mean = (0.5, 0.5, 0.5)  # the model sees (pixel - mean) / std, pixel in [0, 1]
+  config.model.pixel_std = (0.5, 0.5, 0.5)
+
+  config.quantizer = ConfigDict()
+  config.quantizer.num_codes = 8192
+  config.quantizer.assign = 'nearest'
+  config.quantizer.estimator = 'straight_through'
+  config.quantizer.learner = 'gradient'  # or {'name': 'ema', 'decay': 0.99}
+  config.quantizer.sphere = False  # cosine codebook
+  config.quantizer.commitment_weight = 0.25  # pulls the encoder to the code
+  config.quantizer.codebook_weight = 1.0  # pulls the code to the encoder
+  config.quantizer.codebook_init = 'uniform'  # +-1/K; or normal, kaiming
+
+  config.loss = ConfigDict()
+  config.loss.l1 = 0.0
+  config.loss.l2 = 0.0
+  config.loss.perceptual = 0.0  # LPIPS
+  config.loss.quantizer = 1.0
+
+  config.gan = ConfigDict()
+  config.gan.weight = 0.0  # 0: no discriminator at all
+  config.gan.adaptive = True  # times |d reconstruction / dW| / |d gan / dW|, W the last kernel
+  config.gan.adaptive_cap = 1e4
+  config.gan.start_steps = 0  # or start_percent: when term and discriminator begin
+  config.gan.discriminator_loss = 'hinge'  # or softplus
+  config.gan.generator_loss = 'linear'  # or softplus (non-saturating)
+  config.gan.fresh_reconstructions = True  # the discriminator sees the updated generator's images
+  config.gan.channels = 64
+  config.gan.num_layers = 3
+
+  config.optimizer = ConfigDict()  # of the tokenizer, and likewise of the discriminator
+  config.optimizer.name = 'adam'
+  config.optimizer.learning_rate = 0.0  # the number used, whatever the batch size
+  config.optimizer.b1 = 0.9
+  config.optimizer.b2 = 0.999
+  config.optimizer.eps = 1e-8
+  config.optimizer.weight_decay = 0.0  # decoupled, on all parameters
+  config.optimizer.clip_norm = 0.0  # global norm; 0: none
+  config.optimizer.schedule = 'constant'  # or cosine, down to final_fraction at decay_steps
+  config.optimizer.warmup_steps = 0
+  config.optimizer.decay_steps = 0
+  config.optimizer.final_fraction = 0.0
+  return config
+
+
+def parse_arg(arg, **options):
+  """Parses what stands behind the colon of `--config=configs/NAME.py:ARG`.
+
+  `options` maps each name to False (a flag such as `demo`) or to the tuple of its legal values,
+  the first of which is the default. Returns a ConfigDict of the choices.
+
+  Raises:
+    UserError: an unknown name or value; the message lists the legal ones.
+  """
+  legal = ', '.join(
+    name if values is False else f'{name}={"|".join(values)}' for name, values in options.items()
+  )
+  chosen = {n: values if values is False else values[0] for n, values in options.items()}
+  for part in filter(None, (arg or '').split(',')):
+    name, equals, value = part.partition('=')
+    values = options.get(name)
+    if values is False and not equals:
+      chosen[name] = True
+    elif values and value in values:
+      chosen[name] = value
+    else:
+      raise UserError(f'config argument {part!r} is unknown; legal, joined by commas: {legal}.')
+  return ConfigDict(chosen)
+
+
+def photographs(config, image_size):
+  """Points a config at the photographs that come with the packages, at a small size."""
+  config.name += '_demo'
+  config.data.source = 'photos'
+  config.data.image_size = image_size
+  for split in ('train', 'eval'):
+    config.data[split].resize = 'shorter'
+    config.data[split].antialias = True
+  config.data.train.crop = 'random_resized'
+  config.data.train.scale = (0.3, 1.0)
+  config.data.train.flip = True
+  config.data.eval.crop = 'center'
+  config.model.resolution = image_size

@@ -1,0 +1,183 @@
+"""Every kind of file that people have in their folders, against the colours that went in."""
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from pictures import encoded, picture, png
+from PIL import Image, ImageCms
+
+from vqjax.data.decode import UnreadableImage, decode
+
+RED = (200, 30, 60)
+
+
+def flat(colour, mode='RGB', size=(16, 8)):
+  return Image.new(mode, size, colour)
+
+
+def assert_flat(pixels, colour, shape=(8, 16, 3), within=0):
+  assert pixels.dtype == np.uint8
+  assert pixels.shape == shape
+  assert np.abs(pixels.astype(int) - np.array(colour)).max() <= within
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'BMP', 'TIFF', 'PPM'])
+def test_lossless_formats_give_the_pixels_back(kind):
+  pixels = picture(0)
+  np.testing.assert_array_equal(decode(encoded(pixels, kind), 'x'), pixels)
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'WEBP'])
+def test_lossy_formats_keep_the_colour(kind):
+  assert_flat(decode(encoded(flat(RED), kind, quality=95), 'x'), RED, within=4)
+
+
+def test_grey_is_spread_over_three_channels():
+  assert_flat(decode(png(flat(77, 'L')), 'x'), (77, 77, 77))
+  assert_flat(decode(png(flat(1, '1')), 'x'), (255, 255, 255))
+
+
+def test_16_bit_grey_is_scaled_not_clipped():
+  ramp = np.array([[0, 257, 1000, 32768, 65535]], np.uint16)
+  pixels = decode(png(ramp), 'x')
+  np.testing.assert_array_equal(pixels[0, :, 0], [0, 1, 4, 128, 255])
+  np.testing.assert_array_equal(pixels[..., 0], pixels[..., 2])
+  np.testing.assert_array_equal(decode(encoded(ramp, 'TIFF'), 'x'), pixels)
+
+
+@pytest.mark.parametrize('mode', ['I', 'F'])
+def test_pixels_without_a_fixed_range_are_unreadable(mode):
+  with pytest.raises(UnreadableImage, match='no fixed range'):
+    decode(encoded(flat(70_000, mode), 'TIFF'), 'x')
+
+
+def test_palette():
+  image = flat(RED).quantize(4)
+  assert image.mode == 'P'
+  assert_flat(decode(png(image), 'x'), RED)
+
+
+def test_transparent_palette_lies_on_white():
+  image = Image.new('P', (16, 8), 0)
+  image.putpalette([0, 0, 0, *RED])
+  image.paste(1, (0, 0, 8, 8))
+  pixels = decode(png(image, transparency=0), 'x')
+  assert_flat(pixels[:, :8], RED, (8, 8, 3))
+  assert_flat(pixels[:, 8:], (255, 255, 255), (8, 8, 3))
+
+
+def test_alpha_lies_on_white():
+  half = [(c + 255) / 2 for c in RED]
+  assert_flat(decode(png(flat((*RED, 128), 'RGBA')), 'x'), half, within=1)
+  assert_flat(decode(png(flat((100, 0), 'LA')), 'x'), (255, 255, 255))
+  # A single colour of an RGB picture declared transparent.
+  assert_flat(decode(png(flat(RED), transparency=RED), 'x'), (255, 255, 255))
+
+
+def test_adobe_cmyk_is_not_inverted():
+  # No cyan, full magenta and yellow, no black: red.
+  pixels = decode(encoded(flat((0, 255, 255, 0), 'CMYK'), 'JPEG', quality=100), 'x')
+  assert_flat(pixels, (255, 0, 0), within=3)
+
+
+def test_adobe_ycck():
+  # The same red: its inks, taken for RGB, are stored as YCbCr (YCCK turns inks to light, and Adobe
+  # stores them inverted: the two cancel). Pillow writes no YCCK; a flag in its marker makes one.
+  y, cb, cr = flat((0, 255, 255)).convert('YCbCr').getpixel((0, 0))
+  stored = encoded(flat((255 - y, 255 - cb, 255 - cr, 0), 'CMYK'), 'JPEG', quality=100)
+  at = stored.index(b'Adobe') + len(b'Adobe') + 6
+  assert stored[at] == 0
+  ycck = stored[:at] + b'\x02' + stored[at + 1 :]
+  assert_flat(decode(ycck, 'x'), (255, 0, 0), within=4)
+
+
+def test_colour_profile_is_ignored():
+  profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+  assert_flat(decode(png(flat(RED), icc_profile=profile), 'x'), RED)
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('kind', ['PNG', 'TIFF'])
+def test_exif_rotation(orientation, kind):
+  upright = picture(1, 5, 7)
+  # The definition: which side of the upright picture the stored rows and columns start from.
+  stored = {
+    1: upright,
+    2: upright[:, ::-1],
+    3: upright[::-1, ::-1],
+    4: upright[::-1],
+    5: upright.transpose(1, 0, 2),
+    6: np.rot90(upright, 1),
+    7: np.rot90(upright.transpose(1, 0, 2), 2),
+    8: np.rot90(upright, -1),
+  }[orientation]
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  file = encoded(np.ascontiguousarray(stored), kind, exif=exif)
+  np.testing.assert_array_equal(decode(file, 'x'), upright)
+
+
+@pytest.mark.parametrize(
+  'exif', [b'Exif\0\0garbage', b'Exif\0\0II*\0\xff\xff\xff\x7f', b'Exif\0\0']
+)
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])  # Pillow warns of the one, raises for the other
+@pytest.mark.filterwarnings('ignore::UserWarning')
+def test_broken_exif_costs_nothing_but_the_rotation(exif, kind):
+  assert_flat(decode(encoded(flat(RED), kind, exif=exif), 'x'), RED, within=6)
+
+
+def test_first_frame_of_many():
+  frames = [flat(RED), flat((0, 255, 0))]
+  for kind in ('GIF', 'TIFF', 'WEBP'):
+    options = {'lossless': True} if kind == 'WEBP' else {}
+    file = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    with Image.open(io.BytesIO(file)) as image:
+      assert image.n_frames == 2
+    assert_flat(decode(file, 'x'), RED)
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'GIF', 'WEBP', 'BMP', 'TIFF'])
+def test_truncated(kind):
+  file = encoded(picture(2, 64, 64), kind)
+  with pytest.raises(UnreadableImage, match=r'^a/b\.img \(.+\)$') as raised:
+    decode(file[: len(file) // 2], 'a/b.img')
+  assert raised.value.name == 'a/b.img'
+
+
+def test_corrupt():
+  file = png(picture(3, 64, 64))
+  middle = len(file) // 2
+  with pytest.raises(UnreadableImage):
+    decode(file[:middle] + bytes(16) + file[middle + 16 :], 'x')
+  with pytest.raises(UnreadableImage, match='not an image that Pillow can read'):
+    decode(b'<html>404</html>', 'x')
+  with pytest.raises(UnreadableImage, match='empty file'):
+    decode(b'', 'x')
+
+
+def test_warnings_of_pillow(tmp_path):
+  # In a process of its own, where only the filters that the package sets are in force.
+  exif = b'Exif\0\0II*\0\x08\0\0\0\xff\xff'
+  (tmp_path / 'exif.jpg').write_bytes(encoded(flat(RED), 'JPEG', exif=exif))
+  # A header that promises 10000 x 10000 pixels: Pillow warns of it, but would go on.
+  bomb = bytearray(png(flat(0, '1')))
+  bomb[16:24] = struct.pack('>II', 10_000, 10_000)
+  bomb[29:33] = struct.pack('>I', zlib.crc32(bomb[12:29]))
+  (tmp_path / 'bomb.png').write_bytes(bomb)
+  code = (
+    'from vqjax.data.decode import UnreadableImage, decode\n'
+    'assert decode(open("exif.jpg", "rb").read(), "x").shape == (8, 16, 3)\n'
+    'try:\n'
+    '  decode(open("bomb.png", "rb").read(), "bomb.png")\n'
+    'except UnreadableImage as error:\n'
+    '  print(error)\n'
+  )
+  run = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+  assert (run.returncode, run.stderr) == (0, '')
+  assert run.stdout.startswith('bomb.png (')
+  assert 'decompression bomb' in run.stdout

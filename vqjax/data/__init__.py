@@ -1,0 +1,15 @@
+"""Images, from a folder, shards or installed packages, to batches of uint8 pixels.
+
+source = make_source(config.data, 'train')
+with contextlib.closing(train_batches(source, config.data, batch_size=64, seed=0)) as batches:
+  batch = next(batches)  # {'image': uint8 [64 S S 3], 'label': int32 [64]}
+
+Pixels stay uint8 up to the device, which normalizes them: a quarter of the bytes to move. The only
+importer of Grain and tensorflow_datasets; TensorFlow is never imported.
+"""
+
+from vqjax.data.batches import eval_batches, train_batches
+from vqjax.data.defaults import default_data
+from vqjax.data.sources import Source, make_source
+
+__all__ = ['Source', 'default_data', 'eval_batches', 'make_source', 'train_batches']

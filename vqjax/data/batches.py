@@ -1,0 +1,151 @@
+"""Batches for training and evaluation: read, decoded and cut by threads that run ahead."""
+
+import logging
+import os
+import threading
+from typing import Any
+
+import grain
+import numpy as np
+
+from vqjax.data.decode import UnreadableImage, decode
+from vqjax.data.sources import Source
+from vqjax.data.transforms import Transform, make_transform
+from vqjax.errors import UserError
+
+_PATIENCE = 16  # unreadable images in a row that point at the disk, or at the wrong folder
+_log = logging.getLogger('vqjax')
+
+
+def train_batches(
+  source: Source,
+  data: Any,
+  *,
+  batch_size: int,
+  seed: int,
+  start: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> grain.DatasetIterator:
+  """Batches without end, in a new order every epoch: this process's share of each.
+
+  A batch is {'image': uint8 [local_B S S 3], 'label': int32 [local_B]}, local_B = batch_size /
+  process_count. `batch_size` and `start`, the number of examples that the run has drawn already,
+  count the examples of all processes. Example n of the run is a function of (source, data, seed, n)
+  alone: threads, processes and restarts do not change it, and process p has every n with
+  n mod process_count = p. In the place of an unreadable image stands the next readable one of the
+  source. Close the iterator (contextlib.closing) to stop its threads. Raises `UserError`, also when
+  iterated, after 16 unreadable images in a row.
+  """
+  _check_share('batch_size', batch_size, 1, process_count)
+  _check_share('the number of examples already seen', start, 0, process_count)
+  reader = _Reader(source)
+  transform = make_transform(data, 'train')
+
+  def load(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    example = reader.nearest(index)
+    image = _transformed(transform, example, rng)
+    return {'image': image, 'label': np.int32(example['label'])}
+
+  # The slice comes last, so that the order and each example's rng are those of the whole run.
+  examples = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None).random_map(load)
+  batches = _batches(examples[process_index::process_count], data, batch_size // process_count)
+  batches.set_state({'next_index': start // process_count})
+  return batches
+
+
+def eval_batches(
+  source: Source,
+  data: Any,
+  *,
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  limit: int | None = None,
+) -> grain.DatasetIterator:
+  """Every example of `source`, or the first `limit`, once and in order: this process's share.
+
+  A batch is {'image': uint8 [local_B S S 3], 'label': int32 [local_B], 'mask': bool [local_B]}.
+  All batches are full and all processes have equally many; the mask is False where an example is
+  padding or could not be read, and the image is then zeros. Arguments as in `train_batches`.
+  """
+  _check_share('batch_size', batch_size, 1, process_count)
+  count = len(source) if limit is None else min(limit, len(source))
+  reader = _Reader(source)
+  transform = make_transform(data, 'eval')
+  blank = {
+    'image': np.zeros((data.image_size, data.image_size, 3), np.uint8),
+    'label': np.int32(0),
+    'mask': np.False_,
+  }
+
+  def load(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    example = reader.read(index) if index < count else None
+    if example is None:
+      return blank
+    image = _transformed(transform, example, rng)
+    return {'image': image, 'label': np.int32(example['label']), 'mask': np.True_}
+
+  padded = -(-count // batch_size) * batch_size
+  # The seed is fixed: a random eval crop is the same crop in every evaluation.
+  examples = grain.MapDataset.range(padded).random_map(load, seed=0)
+  return _batches(examples[process_index::process_count], data, batch_size // process_count)
+
+
+class _Reader:
+  """Decodes the examples of a source; the log names each unreadable one once."""
+
+  def __init__(self, source: Source):
+    self._source = source
+    self._unreadable: set[int] = set()
+    self._lock = threading.Lock()
+
+  def read(self, index: int) -> dict[str, Any] | None:
+    """Example `index` with its image as RGB pixels, or None if it is unreadable."""
+    try:
+      example = self._source[index]
+      if isinstance(example['image'], np.ndarray):
+        return example
+      return {**example, 'image': decode(example['image'], example['name'])}
+    except UnreadableImage as error:
+      with self._lock:
+        if index not in self._unreadable:
+          self._unreadable.add(index)
+          _log.warning('skipped unreadable image %s; %d so far', error, len(self._unreadable))
+      return None
+
+  def nearest(self, index: int) -> dict[str, Any]:
+    """The first readable example at or after `index`, going round."""
+    tries = min(_PATIENCE, len(self._source))
+    for offset in range(tries):
+      example = self.read((index + offset) % len(self._source))
+      if example is not None:
+        return example
+    raise UserError(
+      f'{tries} images in a row cannot be read, from number {index} of {self._source.description};'
+      ' the log names them and says why: repair or remove them, or point data.path elsewhere.'
+    )
+
+
+def _transformed(
+  transform: Transform, example: dict[str, Any], rng: np.random.Generator
+) -> np.ndarray:
+  try:
+    return transform(example['image'], rng)
+  except UserError as error:
+    raise UserError(f'{example["name"]}: {error}') from None
+
+
+def _batches(examples: grain.MapDataset, data: Any, local_batch_size: int) -> grain.DatasetIterator:
+  threads = data.threads or min(16, os.cpu_count() or 1)
+  ahead = max(threads, data.prefetch or 2 * local_batch_size)
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+  return iter(examples.to_iter_dataset(options).batch(local_batch_size))
+
+
+def _check_share(what: str, value: int, least: int, process_count: int) -> None:
+  if value < least or value % process_count:
+    raise UserError(
+      f'{what} is {value}; give a multiple of the number of processes, {process_count}, and'
+      f' {least} or more.'
+    )

@@ -1,0 +1,80 @@
+"""Encoded bytes -> RGB pixels, for every kind of file that a folder of images turns up."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image
+
+# Set once for the process, since warning filters are not thread-safe. A picture over Pillow's limit
+# is an attack or an accident: unreadable. Corrupt metadata says nothing about the pixels.
+warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
+warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\.')
+
+_ORIENTATION = 0x0112  # the EXIF tag; its value says how to bring the stored pixels upright
+_UPRIGHT = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImage(Exception):
+  """One image that cannot be read; `str` of it is `name (reason)`."""
+
+  def __init__(self, name: str, reason: str):
+    super().__init__(f'{name} ({reason})')
+    self.name = name
+
+
+def decode(encoded: bytes, name: str) -> np.ndarray:
+  """Decodes one image (the first frame, if it has many) to uint8 RGB [H W 3].
+
+  EXIF rotation is applied and transparency is laid on white, neither of which the original
+  codebases do; 16-bit grey is scaled to 8 bits; colour profiles are ignored, as they do.
+  Raises `UnreadableImage`, with `name`, for whatever is not a whole image.
+  """
+  if not encoded:
+    raise UnreadableImage(name, 'empty file')
+  try:
+    with Image.open(io.BytesIO(encoded)) as image:
+      image.load()
+      return np.asarray(_upright(_rgb(image), image))
+  except Image.UnidentifiedImageError:
+    # Pillow's own words hold the address of a buffer.
+    raise UnreadableImage(name, 'not an image that Pillow can read') from None
+  except Exception as error:
+    # A broken file makes Pillow raise nearly anything: OSError, SyntaxError, struct.error, ...
+    raise UnreadableImage(name, str(error) or type(error).__name__) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+  if image.mode == 'RGB' and not image.has_transparency_data:
+    return image
+  if image.mode.startswith('I'):
+    return _grey16(np.asarray(image)).convert('RGB')
+  if image.mode == 'F':
+    raise ValueError('floating-point pixels, which have no fixed range')
+  if image.has_transparency_data:
+    image = image.convert('RGBA')
+    return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
+  return image.convert('RGB')
+
+
+def _grey16(pixels: np.ndarray) -> Image.Image:
+  # Pillow's own conversion clips at 255 and so turns nearly all of a 16-bit picture white.
+  if pixels.min() < 0 or pixels.max() > 65535:
+    raise ValueError('32-bit pixels, which have no fixed range')
+  return Image.fromarray(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
+  try:
+    orientation = image.getexif().get(_ORIENTATION)
+  except Exception:
+    return pixels  # broken metadata around a sound picture
+  return pixels.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else pixels

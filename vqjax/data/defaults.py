@@ -1,0 +1,50 @@
+"""Every field of `config.data`, in one place."""
+
+from typing import Any
+
+
+def default_data() -> dict[str, Any]:
+  """A fresh dict with every data field; the transforms are VQGAN's (shorter side 256, crop 256)."""
+  # What happens to an image between the decoder and the batch, in this order.
+  transform = {
+    # 'none'; 'shorter': the shorter side becomes resize_size; 'exact': both sides do.
+    'resize': 'shorter',
+    # In pixels; 0 means image_size.
+    'resize_size': 0,
+    # 'bilinear', 'bicubic', 'lanczos' or 'box'.
+    'filter': 'bilinear',
+    # True: as Pillow and torchvision. False: as OpenCV and albumentations ('bilinear' only).
+    'antialias': False,
+    # 'center', 'random' or 'random_resized' (Inception's: random area and shape, then resized).
+    'crop': 'random',
+    # Of 'random_resized' alone: the bounds of the area, as a fraction, and of width / height.
+    'scale': (0.08, 1.0),
+    'ratio': (3 / 4, 4 / 3),
+    # Mirror every other image, at random.
+    'flip': False,
+    # An image smaller than the crop: 'pad' with zeros, 'upscale' its shorter side, or 'error'.
+    'small': 'pad',
+  }
+  return {
+    # 'folder' of images, 'array_record' shards (python -m vqjax.data.prepare), 'tfds', or
+    # 'photos', a few photographs that ride in the wheels of scikit-image and scikit-learn.
+    'source': 'folder',
+    # The folder; for 'array_record' also a glob of shards; for 'tfds' its data_dir.
+    'path': '',
+    # The held-out folder or shards, where they are not val/, validation/ or test/ under path.
+    'eval_path': '',
+    # The fraction of a folder without a held-out part that is held out.
+    'holdout': 0.05,
+    # Height and width of every image in a batch, in pixels.
+    'image_size': 256,
+    # Of 'tfds' alone: the data set and its splits.
+    'tfds_name': 'imagenet2012',
+    'train_split': 'train',
+    'eval_split': 'validation',
+    # Decoding threads; 0 means one a core, 16 at most.
+    'threads': 0,
+    # Images decoded ahead of the consumer; 0 means two batches.
+    'prefetch': 0,
+    'train': transform,
+    'eval': {**transform, 'crop': 'center'},
+  }

@@ -1,0 +1,43 @@
+"""Where images come from: one random-access source for each value of `data.source`."""
+
+from typing import Any, Protocol
+
+from vqjax.data.array_record import open_array_record
+from vqjax.data.folder import open_folder
+from vqjax.data.photos import Photos
+from vqjax.data.tfds import Tfds
+from vqjax.data.transforms import make_transform
+from vqjax.errors import UserError
+
+_SOURCES = {
+  'photos': lambda data, split: Photos(split),
+  'folder': open_folder,
+  'array_record': open_array_record,
+  'tfds': lambda data, split: Tfds(data.tfds_name, data.path, getattr(data, f'{split}_split')),
+}
+
+
+class Source(Protocol):
+  """What `train_batches` and `eval_batches` read: any object of this shape will do."""
+
+  description: str  # how many images, and where: a line for the log
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    """{'image': encoded bytes or uint8 RGB [H W 3], 'label': int, 'name': str}, from any thread."""
+    ...
+
+
+def make_source(data: Any, split: str) -> Source:
+  """The images that the config section `data` (see `default_data`) names for 'train' or 'eval'.
+
+  Raises `UserError` for a field that is wrong, in either split's transform too: better now than at
+  the first evaluation, and for data that are not there.
+  """
+  for each in ('train', 'eval'):
+    make_transform(data, each)
+  if data.source not in _SOURCES:
+    names = ', '.join(map(repr, _SOURCES))
+    raise UserError(f'data.source is {data.source!r}; it can be one of {names}.')
+  return _SOURCES[data.source](data, split)

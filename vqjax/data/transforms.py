@@ -1,0 +1,181 @@
+"""RGB image of any size -> the square that the model sees, as the published recipes cut it."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vqjax.errors import UserError
+
+_FILTERS = {
+  'bilinear': Image.Resampling.BILINEAR,
+  'bicubic': Image.Resampling.BICUBIC,
+  'lanczos': Image.Resampling.LANCZOS,
+  'box': Image.Resampling.BOX,
+}
+_LEGAL = {
+  'resize': ('none', 'shorter', 'exact'),
+  'filter': tuple(_FILTERS),
+  'antialias': (True, False),
+  'crop': ('center', 'random', 'random_resized'),
+  'flip': (True, False),
+  'small': ('pad', 'upscale', 'error'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+  """Resize, crop and flip: `transform(image [H W 3], rng) -> [S S 3]`, both uint8.
+
+  The fields are those of `default_data()['train']`, described there; `where` is the name that
+  errors give to the section. Raises `UserError` for a wrong field at construction.
+  """
+
+  where: str
+  image_size: int
+  resize: str
+  resize_size: int
+  filter: str
+  antialias: bool
+  crop: str
+  scale: tuple[float, float]
+  ratio: tuple[float, float]
+  flip: bool
+  small: str
+
+  def __post_init__(self):
+    for field, legal in _LEGAL.items():
+      if (value := getattr(self, field)) not in legal:
+        names = ', '.join(map(repr, legal))
+        raise UserError(f'{self.where}.{field} is {value!r}; it can be one of {names}.')
+    if not (isinstance(self.image_size, int) and self.image_size > 0):
+      raise UserError(
+        f'data.image_size is {self.image_size!r}; give a number of pixels, 1 or more.'
+      )
+    if not (isinstance(self.resize_size, int) and self.resize_size >= 0):
+      raise UserError(
+        f'{self.where}.resize_size is {self.resize_size!r}; give a number of pixels, or 0 for'
+        ' data.image_size.'
+      )
+    if not self.antialias and self.filter != 'bilinear':
+      raise UserError(
+        f"{self.where}.filter is {self.filter!r} with antialias=False, which 'bilinear' alone can"
+        f" do; set {self.where}.antialias=True or {self.where}.filter='bilinear'."
+      )
+    for field, top in (('scale', 1.0), ('ratio', math.inf)):
+      value = getattr(self, field)
+      if len(value) != 2 or not 0 < value[0] <= value[1] <= top:
+        raise UserError(
+          f'{self.where}.{field} is {tuple(value)}; give (low, high) with 0 < low <= high'
+          + (' <= 1.' if top == 1 else '.')
+        )
+
+  def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    size = self.resize_size or self.image_size
+    if self.resize == 'exact':
+      image = self._resized(image, size, size)
+    elif self.resize == 'shorter':
+      image = self._shorter_side(image, size)
+    if self.crop == 'random_resized':
+      top, left, height, width = inception_box(*image.shape[:2], self.scale, self.ratio, rng)
+      image = image[top : top + height, left : left + width]
+      image = self._resized(image, self.image_size, self.image_size)
+    else:
+      image = self._cropped(self._large_enough(image), rng)
+    if self.flip and rng.random() < 0.5:
+      image = image[:, ::-1]
+    return image
+
+  def _cropped(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    height, width = (n - self.image_size for n in image.shape[:2])
+    if self.crop == 'center':
+      # torchvision's rounding, to the even; albumentations rounds down: a pixel, now and then.
+      top, left = round(height / 2.0), round(width / 2.0)
+    else:
+      top, left = rng.integers(height + 1), rng.integers(width + 1)
+    return image[top : top + self.image_size, left : left + self.image_size]
+
+  def _large_enough(self, image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    if min(height, width) >= self.image_size:
+      return image
+    if self.small == 'error':
+      raise UserError(
+        f'an image of {height} x {width} pixels is smaller than data.image_size={self.image_size};'
+        f" set {self.where}.small to 'pad' or 'upscale', or {self.where}.resize to 'shorter'."
+      )
+    if self.small == 'upscale':
+      return self._shorter_side(image, self.image_size)
+    missing = (max(0, self.image_size - height), max(0, self.image_size - width))
+    # torchvision's CenterCrop: the odd row of zeros goes below, the odd column to the right.
+    return np.pad(image, [*((n // 2, n - n // 2) for n in missing), (0, 0)])
+
+  def _shorter_side(self, image: np.ndarray, size: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    longer = size * max(height, width) / min(height, width)
+    # torchvision cuts the fraction of a pixel off, albumentations rounds it.
+    longer = int(longer) if self.antialias else round(longer)
+    return self._resized(image, *((size, longer) if height <= width else (longer, size)))
+
+  def _resized(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+      return image
+    if not self.antialias:
+      return bilinear(image, height, width)
+    return np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[self.filter]))
+
+
+def make_transform(data: Any, split: str) -> Transform:
+  """The transform that `data.train` or `data.eval` describes; `UserError` names a wrong field."""
+  section = getattr(data, split)
+  fields = (f.name for f in dataclasses.fields(Transform) if f.name not in ('where', 'image_size'))
+  settings = {name: getattr(section, name) for name in fields}
+  return Transform(where=f'data.{split}', image_size=data.image_size, **settings)
+
+
+def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Resizes uint8 [H W 3] without antialiasing: `cv2.INTER_LINEAR`, to within one grey level.
+
+  Pillow can sample so as well, but it truncates where it should round: half a level too dark.
+  """
+  low, high, weight = _neighbours(image.shape[0], height)
+  rows = _mix(image[low], image[high], weight[:, None, None])  # [height W 3]
+  low, high, weight = _neighbours(image.shape[1], width)
+  pixels = _mix(rows[:, low], rows[:, high], weight[:, None])  # [height width 3]
+  return np.rint(pixels).astype(np.uint8)
+
+
+def _neighbours(length: int, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  # Half-pixel centres; beyond the outermost centres the edge pixel is repeated.
+  position = np.clip((np.arange(samples) + 0.5) * (length / samples) - 0.5, 0, length - 1)
+  low = position.astype(np.int64)
+  return low, np.minimum(low + 1, length - 1), (position - low).astype(np.float32)
+
+
+def _mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
+  return a + (b.astype(np.float32) - a) * weight
+
+
+def inception_box(
+  height: int,
+  width: int,
+  scale: tuple[float, float],
+  ratio: tuple[float, float],
+  rng: np.random.Generator,
+) -> tuple[int, int, int, int]:
+  """A random box (top, left, height, width) as torchvision's RandomResizedCrop draws it.
+
+  The area is uniform in `scale` times the image's, width / height log-uniform in `ratio`; after ten
+  boxes that do not fit, the largest central one that the bounds of `ratio` allow.
+  """
+  for _ in range(10):
+    area = height * width * rng.uniform(*scale)
+    shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    w, h = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+    if 0 < w <= width and 0 < h <= height:
+      return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+  shape = min(max(width / height, ratio[0]), ratio[1])
+  w, h = min(width, round(height * shape)), min(height, round(width / shape))
+  return (height - h) // 2, (width - w) // 2, h, w

@@ -77,10 +77,13 @@ def test_training_follows_the_reference():
     generator=load_weights(now.generator, 'model/', LDM),
     discriminator=load_weights(now.discriminator, 'disc/', PATCHGAN),
   )
-  step = jax.jit(lambda now, images: steps.train_step(recipe, now, images))
+  step = jax.jit(
+    lambda now, images, adversarial: steps.train_step(recipe, now, images, adversarial=adversarial),
+    static_argnums=2,
+  )
   for t in range(hp['steps']):
-    now, got = step(now, images[t])
     started = t >= hp['disc']['start']
+    now, got = step(now, images[t], started)
     names = ('l1', 'quantizer', 'generator', 'gan_weight', 'loss', 'discriminator')
     for column, key in enumerate(names):
       if started or key in ('l1', 'quantizer', 'loss'):  # ours are 0 before the start

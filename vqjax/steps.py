@@ -17,62 +17,58 @@ from vqjax.state import Network, TrainState
 from vqjax.tokenizer import to_uint8
 
 
-def train_step(recipe: Recipe, state: TrainState, images):
+def train_step(recipe: Recipe, state: TrainState, images, *, adversarial: bool):
   """One optimizer step on uint8 images [B H W 3]; returns (state, metrics).
+
+  `adversarial` says whether the GAN has begun, `state.step >= recipe.gan.start`. It is static: a
+  `lax.cond` on the step would keep the discriminator in every program, and XLA runs convolutions
+  inside branches and loops without its fast kernels on a CPU.
 
   Metrics are float32 scalars, means over the micro-batches, and `code_counts` [K], their sum.
   """
-  key = jax.random.fold_in(state.rng, state.step)
-  started = state.step >= recipe.gan.start if recipe.gan else None
+  generator, discriminator = state.generator, state.discriminator
   batches = _micro_batches(recipe, images)
-  keys = jax.random.split(key, recipe.accumulate)
+  keys = jax.random.split(jax.random.fold_in(state.rng, state.step), recipe.accumulate)
 
-  def generator_phase(carry, xs):
-    generator_variables, discriminator_variables = carry
-    generator = state.generator.replace(variables=generator_variables)
-    discriminator = state.discriminator
-    if discriminator is not None:
-      discriminator = discriminator.replace(variables=discriminator_variables)
-    return _generator_gradient(recipe, generator, discriminator, started, *xs)
+  def generator_phase(variables, xs):
+    now = generator.replace(variables=variables[0])
+    opponent = discriminator.replace(variables=variables[1]) if adversarial else None
+    return _generator_gradient(recipe, now, opponent, *xs)
 
-  carry = state.generator.variables, state.discriminator and state.discriminator.variables
-  gradient, carry, (scalars, reconstructions) = _accumulate(
-    recipe, generator_phase, state.generator.params, carry, (batches, keys)
+  variables = generator.variables, discriminator.variables if adversarial else None
+  gradient, variables, (scalars, fakes) = _accumulate(
+    recipe, generator_phase, variables, (batches, keys)
   )
-  generator, scalars['grad_norm'] = _update(recipe, state.generator, gradient)
-  generator = generator.replace(variables=carry[0])
-  discriminator = state.discriminator
+  generator, scalars['grad_norm'] = _update(recipe, generator, gradient)
+  generator = generator.replace(variables=variables[0])
 
-  if discriminator is not None:
-    discriminator = discriminator.replace(variables=carry[1])
+  if adversarial:
+    discriminator = discriminator.replace(variables=variables[1])
 
     def discriminator_phase(variables, xs):
       real, key, fake = xs
       if recipe.gan.fresh_reconstructions:
-        fake = jax.lax.cond(
-          started, lambda: _reconstruct(recipe, generator, real, key), lambda: fake
-        )
+        (fake, _), _ = _reconstruct(recipe, generator.params, generator.variables, real, key)
       now = discriminator.replace(variables=variables)
-      return _discriminator_gradient(recipe, now, started, recipe.tokenizer.normalize(real), fake)
+      return _discriminator_gradient(recipe, now, recipe.tokenizer.normalize(real), fake)
 
-    gradient, variables, more = _accumulate(
-      recipe,
-      discriminator_phase,
-      discriminator.params,
-      discriminator.variables,
-      (batches, keys, reconstructions),
+    gradient, variables, (more,) = _accumulate(
+      recipe, discriminator_phase, discriminator.variables, (batches, keys, fakes)
     )
     discriminator, more['discriminator_grad_norm'] = _update(recipe, discriminator, gradient)
     discriminator = discriminator.replace(variables=variables)
     scalars |= more
+  elif discriminator is not None:
+    # As in the originals: until it begins, the optimizer steps on zeros and counts on.
+    zeros = jax.tree.map(jnp.zeros_like, discriminator.params)
+    discriminator, _ = _update(recipe, discriminator, zeros)
 
   with jax.numpy_dtype_promotion('standard'):
     scalars['learning_rate'] = jnp.asarray(recipe.schedule(state.step), jnp.float32)
   average = state.ema
   if average is not None:
     average = optax.incremental_update(generator.params, average, 1 - recipe.ema_decay)
-  state = TrainState(state.step + 1, state.rng, generator, discriminator, average)
-  return state, scalars
+  return TrainState(state.step + 1, state.rng, generator, discriminator, average), scalars
 
 
 def eval_step(recipe: Recipe, params, variables, images, mask):
@@ -98,19 +94,12 @@ def eval_step(recipe: Recipe, params, variables, images, mask):
   return pixels, values, code_counts(tokens.reshape(-1), recipe.num_codes, counted)
 
 
-def _generator_gradient(recipe, generator, discriminator, started, images, key):
-  """Gradient of one micro-batch: (gradient, (variables of both networks), (metrics, images))."""
+def _generator_gradient(recipe, generator, discriminator, images, key):
+  """Gradient of one micro-batch: (gradient, variables of both networks, (metrics, images))."""
   x = recipe.tokenizer.normalize(images)
-  vq_key, dropout_key = jax.random.split(key)
 
   def forward(params):
-    (y, quantized), variables = recipe.tokenizer.apply(
-      {'params': params, **generator.variables},
-      x,
-      train=True,
-      mutable=list(generator.variables),
-      rngs={'vq': vq_key, 'dropout': dropout_key},
-    )
+    (y, quantized), variables = _reconstruct(recipe, params, generator.variables, images, key)
     return (y, quantized.loss), (quantized, variables)
 
   (y, quantizer_loss), pull, (quantized, variables) = jax.vjp(
@@ -118,14 +107,19 @@ def _generator_gradient(recipe, generator, discriminator, started, images, key):
   )
   (nll, scalars), dy = jax.value_and_grad(lambda y: _pixel_loss(recipe, x, y), has_aux=True)(y)
   loss = nll + recipe.quantizer_weight * quantizer_loss
-  discriminator_variables = discriminator and discriminator.variables
-  if recipe.gan:
-    gan_loss, dy_gan, discriminator_variables = _generator_gan(recipe, discriminator, started, y)
-    weight = recipe.gan.weight * started.astype(jnp.float32)
+  opponent_variables = None
+  if discriminator is not None:
+
+    def fool(y):
+      logits, variables = _discriminate(recipe, discriminator, discriminator.params, y)
+      return recipe.gan.generator_loss(logits), variables
+
+    (gan_loss, opponent_variables), dy_gan = jax.value_and_grad(fool, has_aux=True)(y)
+    weight = jnp.asarray(recipe.gan.weight, jnp.float32)
     if recipe.gan.adaptive:
-      # One vector-Jacobian product of the whole tokenizer each, of which only the last kernel's
-      # part is used: the compiler drops the rest, so no backward pass is added.
-      last = lambda dy: _leaf(pull((dy, jnp.zeros_like(quantizer_loss)))[0], recipe)
+      # Each is a pull-back through the whole tokenizer of which only the last kernel's gradient is
+      # used: the compiler drops the rest, so no second backward pass is left.
+      last = lambda dy: _last_kernel(recipe, pull((dy, jnp.zeros_like(quantizer_loss)))[0])
       weight = weight * losses.adaptive_weight(last(dy), last(dy_gan), recipe.gan.cap)
     dy = dy + weight * dy_gan
     loss = loss + weight * gan_loss
@@ -137,56 +131,42 @@ def _generator_gradient(recipe, generator, discriminator, started, images, key):
     'commitment': quantized.metrics['commitment'],
     'code_counts': code_counts(quantized.indices.reshape(-1), recipe.num_codes),
   }
-  return gradient, (variables, discriminator_variables), (scalars, y)
+  return gradient, (variables, opponent_variables), (scalars, y)
 
 
-def _generator_gan(recipe, discriminator, started, y):
-  """The generator's GAN loss, its gradient for `y`, and the discriminator's variables."""
+def _discriminator_gradient(recipe, discriminator, real, fake):
+  """Gradient of one micro-batch: (gradient, variables, (metrics,))."""
 
-  def active():
-    def loss(y):
-      logits, variables = _discriminate(recipe, discriminator, discriminator.params, y)
-      return recipe.gan.generator_loss(logits), variables
-
-    (value, variables), dy = jax.value_and_grad(loss, has_aux=True)(y)
-    return value, dy, variables
-
-  def idle():
-    return jnp.zeros(()), jnp.zeros_like(y), discriminator.variables
-
-  return jax.lax.cond(started, active, idle)
-
-
-def _discriminator_gradient(recipe, discriminator, started, real, fake):
-  """Gradient of one micro-batch: (gradient, variables, metrics); zeros before the start.
-
-  The optimizer is stepped with those zeros, as in the originals: its bias correction counts on.
-  """
-
-  def active():
-    def loss(params):
-      # Real before fake, in separate calls: each has its own batch statistics.
-      logits_real, variables = _discriminate(recipe, discriminator, params, real)
-      now = discriminator.replace(variables=variables)
-      logits_fake, variables = _discriminate(recipe, now, params, fake)
-      right = (
-        jnp.mean(logits_real > 0, dtype=jnp.float32) + jnp.mean(logits_fake < 0, dtype=jnp.float32)
-      ) / 2
-      value = recipe.gan.discriminator_loss(logits_real, logits_fake)
-      return value, (variables, logits_real.mean(), logits_fake.mean(), right)
-
-    (value, (variables, *logits)), gradient = jax.value_and_grad(loss, has_aux=True)(
-      discriminator.params
+  def tell_apart(params):
+    # Real before fake, in separate calls: each has its own batch statistics.
+    logits_real, variables = _discriminate(recipe, discriminator, params, real)
+    now = discriminator.replace(variables=variables)
+    logits_fake, variables = _discriminate(recipe, now, params, fake)
+    right = jnp.concatenate([logits_real > 0, logits_fake < 0])
+    loss = recipe.gan.discriminator_loss(logits_real, logits_fake)
+    return loss, (
+      variables,
+      {
+        'discriminator': loss,
+        'logits_real': jnp.mean(logits_real),
+        'logits_fake': jnp.mean(logits_fake),
+        'discriminator_accuracy': jnp.mean(right, dtype=jnp.float32),
+      },
     )
-    return gradient, variables, (value, *logits)
 
-  def idle():
-    zeros = jax.tree.map(jnp.zeros_like, discriminator.params)
-    return zeros, discriminator.variables, (jnp.zeros(()),) * 4
+  gradient, (variables, scalars) = jax.grad(tell_apart, has_aux=True)(discriminator.params)
+  return gradient, variables, (scalars,)
 
-  gradient, variables, values = jax.lax.cond(started, active, idle)
-  names = 'discriminator', 'logits_real', 'logits_fake', 'discriminator_accuracy'
-  return gradient, variables, dict(zip(names, values, strict=True))
+
+def _reconstruct(recipe, params, variables, images, key):
+  """uint8 images -> ((reconstructions in the model's range, Quantized), variables)."""
+  return recipe.tokenizer.apply(
+    {'params': params, **variables},
+    recipe.tokenizer.normalize(images),
+    train=True,
+    mutable=list(variables),
+    rngs=dict(zip(('vq', 'dropout'), jax.random.split(key), strict=True)),
+  )
 
 
 def _discriminate(recipe, discriminator, params, images):
@@ -195,25 +175,13 @@ def _discriminate(recipe, discriminator, params, images):
   )
 
 
-def _reconstruct(recipe, generator, images, key):
-  x = recipe.tokenizer.normalize(images)
-  (y, _), _ = recipe.tokenizer.apply(
-    {'params': generator.params, **generator.variables},
-    x,
-    train=True,
-    mutable=list(generator.variables),
-    rngs=dict(zip(('vq', 'dropout'), jax.random.split(key), strict=True)),
-  )
-  return y
-
-
 def _pixel_loss(recipe, x, y):
-  """Weighted pixel terms and their unweighted values by name."""
+  """Weighted sum of the pixel terms, and their unweighted values by name."""
   terms = {name: losses.PIXELS[name](x, y) for name in recipe.pixel_weights}
   return sum(recipe.pixel_weights[name] * term for name, term in terms.items()), terms
 
 
-def _leaf(tree, recipe):
+def _last_kernel(recipe, tree):
   for name in recipe.tokenizer.last_kernel:
     tree = tree[name]
   return tree
@@ -232,30 +200,25 @@ def _micro_batches(recipe, images):
   return images.reshape(-1, recipe.accumulate, *images.shape[1:]).swapaxes(0, 1)
 
 
-def _accumulate(recipe, phase, params, carry, xs):
-  """Runs `phase(carry, x) -> (gradient, carry, outputs)` over micro-batches.
+def _accumulate(recipe, phase, carry, xs):
+  """Runs `phase(carry, x) -> (gradient, carry, (metrics, *arrays))` over micro-batches.
 
-  Returns the summed or mean gradient, the last carry, and the outputs: images stacked, metrics
-  averaged, counts summed.
+  Returns the summed or mean gradient, the last carry, and (metrics, *arrays): metrics averaged,
+  code counts summed, arrays stacked.
   """
+  if recipe.accumulate == 1:  # no loop: see train_step on convolutions inside loops
+    gradient, carry, (scalars, *arrays) = phase(carry, jax.tree.map(lambda x: x[0], xs))
+    return gradient, carry, (scalars, *(a[None] for a in arrays))
 
   def body(state, x):
     total, carry = state
     gradient, carry, outputs = phase(carry, x)
     return (jax.tree.map(jnp.add, total, gradient), carry), outputs
 
-  zeros = jax.tree.map(jnp.zeros_like, params)
-  # Unrolled for a single micro-batch: no loop is left of it.
-  (total, carry), outputs = jax.lax.scan(body, (zeros, carry), xs, unroll=recipe.accumulate == 1)
+  gradient_like, *_ = jax.eval_shape(phase, carry, jax.tree.map(lambda x: x[0], xs))
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), gradient_like)
+  (total, carry), (scalars, *arrays) = jax.lax.scan(body, (zeros, carry), xs)
   if not recipe.sum_gradients:
     total = jax.tree.map(lambda g: g / recipe.accumulate, total)
-  return total, carry, _join(outputs)
-
-
-def _join(outputs):
-  scalars, *images = outputs if isinstance(outputs, tuple) else (outputs,)
-  joined = {
-    name: value.sum(0) if name == 'code_counts' else value.mean(0)
-    for name, value in scalars.items()
-  }
-  return (joined, *images) if images else joined
+  join = lambda name, x: x.sum(0) if name == 'code_counts' else x.mean(0)
+  return total, carry, ({name: join(name, x) for name, x in scalars.items()}, *arrays)

@@ -1,0 +1,154 @@
+import json
+import logging as std_logging
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vqjax import logging
+
+
+def metrics(workdir):
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def events(workdir):
+  accumulator = EventAccumulator(str(workdir), size_guidance={'images': 0, 'scalars': 0})
+  accumulator.Reload()
+  return accumulator
+
+
+def picture(seed=0):
+  return np.random.default_rng(seed).integers(0, 256, (6, 9, 3), np.uint8)
+
+
+def test_metrics_are_one_json_object_a_step_on_disk_at_once(tmp_path):
+  with logging.RunWriter(tmp_path) as writer:
+    writer.scalars(
+      1, {'loss': jnp.float32(0.5), 'usage': jnp.bfloat16(0.25), 'codes': 7, 'psnr': np.float64(20)}
+    )
+    assert metrics(tmp_path) == [{'step': 1, 'loss': 0.5, 'usage': 0.25, 'codes': 7, 'psnr': 20}]
+    writer.scalars(np.int32(2), {'loss': np.float32(np.nan), 'psnr': -np.inf})
+    assert metrics(tmp_path)[1] == {'step': 2, 'loss': None, 'psnr': None}
+
+
+def test_events_can_be_read_back(tmp_path):
+  image = picture()
+  with logging.RunWriter(tmp_path) as writer:
+    writer.scalars(10, {'loss': 0.5})
+    writer.scalars(20, {'loss': 0.25, 'psnr': 20})
+    writer.images(20, 'reconstructions', image)
+    writer.text('config', 'seed: 1')
+  read = events(tmp_path)
+  assert [(event.step, event.value) for event in read.Scalars('loss')] == [(10, 0.5), (20, 0.25)]
+  assert [event.value for event in read.Scalars('psnr')] == [20]
+  assert read.Tags()['images'] == ['reconstructions']
+  (event,) = read.Images('reconstructions')
+  assert (event.step, event.height, event.width) == (20, 6, 9)
+  (text,) = read.Tensors('config/text_summary')
+  assert text.tensor_proto.string_val == [b'seed: 1']
+  with Image.open(tmp_path / 'samples' / 'reconstructions_00000020.png') as png:
+    np.testing.assert_array_equal(png, image)
+
+
+@pytest.mark.parametrize('image', [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8)])
+def test_an_image_of_another_kind_is_an_error(tmp_path, image):
+  with (
+    logging.RunWriter(tmp_path) as writer,
+    pytest.raises(ValueError, match=r'samples is .*legal: uint8'),
+  ):
+    writer.images(1, 'samples', image)
+
+
+def test_resuming_drops_what_will_be_done_again(tmp_path):
+  with logging.RunWriter(tmp_path) as writer:
+    for step in (10, 20, 30):
+      writer.scalars(step, {'loss': step})
+  with (tmp_path / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 15, "lo')  # The run died here.
+  with logging.RunWriter(tmp_path, resume_step=20) as writer:
+    assert metrics(tmp_path) == [{'step': 10, 'loss': 10}, {'step': 20, 'loss': 20}]
+    writer.scalars(30, {'loss': 31})
+  assert metrics(tmp_path)[2:] == [{'step': 30, 'loss': 31}]
+  read = events(tmp_path).Scalars('loss')
+  assert [(event.step, event.value) for event in read] == [(10, 10), (20, 20), (30, 31)]
+  assert not list(tmp_path.glob('*.tmp'))
+
+
+def test_a_disabled_writer_writes_nothing(tmp_path):
+  with logging.RunWriter(tmp_path / 'run', enabled=False) as writer:
+    writer.scalars(1, {'loss': 1})
+    writer.images(1, 'samples', picture())
+    writer.text('config', '')
+  assert not list(tmp_path.iterdir())
+
+
+def test_tensorflow_stays_out():
+  code = 'import sys, vqjax.logging; sys.exit("tensorflow" in sys.modules)'
+  subprocess.run([sys.executable, '-W', 'error', '-c', code], check=True)
+
+
+def test_parameter_overview_lists_and_totals():
+  table = logging.parameter_overview({'conv': {'kernel': jnp.zeros((3, 4)), 'bias': jnp.zeros(4)}})
+  assert 'conv/kernel' in table
+  assert '(3, 4)' in table
+  assert 'Total: 16' in table
+
+
+@pytest.fixture
+def restored_loggers():
+  loggers = [std_logging.getLogger(name) for name in ('vqjax', 'absl', 'jax', 'orbax')]
+  before = [(x, x.level, x.propagate, x.handlers) for x in loggers]
+  yield
+  for logger, level, propagate, handlers in before:
+    logger.setLevel(level)
+    logger.propagate, logger.handlers = propagate, handlers
+
+
+@pytest.mark.usefixtures('restored_loggers')
+def test_setup_prints_plain_messages_once(capsys):
+  logging.setup()
+  logging.setup()
+  std_logging.getLogger('vqjax.checkpoint').info('using step %d', 4)
+  std_logging.getLogger('vqjax').debug('not shown')
+  std_logging.getLogger('absl').info('not shown')
+  assert capsys.readouterr() == ('using step 4\n', '')
+  logging.setup(verbose=False)
+  std_logging.getLogger('vqjax').info('not shown')
+  std_logging.getLogger('vqjax').warning('shown')
+  assert capsys.readouterr() == ('shown\n', '')
+
+
+class Clock:
+  def __init__(self):
+    self.now = 100.0
+
+  def __call__(self):
+    return self.now
+
+
+def test_progress_line_measures_pace_without_compilation_and_pauses():
+  clock = Clock()
+  progress = logging.Progress(600, 32, start_step=100, clock=clock)
+  clock.now += 60  # The first step compiles.
+  progress.start(101)
+  assert progress.line(101, {'loss': 0.5}) == 'step 101/600 | loss 0.5'
+  assert progress.images_per_second is None
+
+  clock.now += 20
+  line = progress.line(111, {'loss': 0.12341, 'l1': 0.0812, 'usage': 0.43, 'perplexity': 210.4})
+  assert line == (
+    'step 111/600 | loss 0.1234 | l1 0.0812 | usage 43% | perplexity 210'
+    ' | 16.0 images/s | 0:16:18 left'
+  )
+
+  with progress.pause():
+    clock.now += 1000
+  clock.now += 10
+  # Twice as fast now; over both stretches, 1.5 s a step.
+  assert progress.line(121, {}) == 'step 121/600 | 32.0 images/s | 0:11:58 left'
+  assert progress.images_per_second == 32

@@ -1,0 +1,180 @@
+"""What a run tells the world: messages, metrics, pictures. The door to tensorboardX and clu."""
+
+import contextlib
+import datetime
+import json
+import logging as std_logging
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import tensorboardX
+from clu import parameter_overview as clu_overview
+from PIL import Image
+
+
+def setup(verbose=True):
+  """Sends the messages of `vqjax` to stdout, as they are, and quiets the libraries below.
+
+  Calling it again changes `verbose` and nothing else. Pass `jax.process_index() == 0`: without
+  `verbose` only warnings come through.
+  """
+  handler = std_logging.StreamHandler(sys.stdout)
+  handler.setFormatter(std_logging.Formatter('%(message)s'))
+  logger = std_logging.getLogger('vqjax')
+  logger.handlers = [handler]
+  logger.setLevel(std_logging.INFO if verbose else std_logging.WARNING)
+  # Under absl's main the root logger prints too.
+  logger.propagate = False
+  for name in ('absl', 'jax', 'orbax'):
+    std_logging.getLogger(name).setLevel(std_logging.WARNING)
+
+
+def parameter_overview(params) -> str:
+  """Returns a table of name, shape, dtype and size of every parameter, and their total."""
+  return clu_overview.get_parameter_overview(params, include_stats=False)
+
+
+class RunWriter:
+  """Writes the metrics and pictures of one run into `workdir`.
+
+  `metrics.jsonl` gets one object a line, `samples/` the pictures, and TensorBoard events both.
+  What a crash left behind the checkpoint of `resume_step`, which is about to be trained again, is
+  dropped: later lines of metrics.jsonl, one that was half written, and later events.
+
+  Make one on every process, with `enabled` on the first only: the others write nothing.
+  """
+
+  def __init__(self, workdir, *, resume_step=0, enabled=True):
+    self._enabled = enabled
+    if not enabled:
+      return
+    self._samples = Path(workdir) / 'samples'
+    self._samples.mkdir(parents=True, exist_ok=True)
+    metrics = Path(workdir) / 'metrics.jsonl'
+    if metrics.exists():
+      _drop_lines_after(metrics, resume_step)
+    self._metrics = metrics.open('a')
+    self._events = tensorboardX.SummaryWriter(
+      str(workdir), purge_step=resume_step + 1, filename_suffix=f'.from_{resume_step}'
+    )
+
+  def scalars(self, step: int, values: dict):
+    """Writes numbers by name; in metrics.jsonl what is not finite becomes null."""
+    if not self._enabled:
+      return
+    numbers = {name: np.asarray(value).item() for name, value in values.items()}
+    line = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
+    self._metrics.write(json.dumps({'step': int(step), **line}) + '\n')
+    self._metrics.flush()
+    for name, x in numbers.items():
+      self._events.add_scalar(name, x, step)
+    self._events.flush()
+
+  def images(self, step: int, name: str, image):
+    """Writes a picture, uint8 [H W 3], to `samples/<name>_<step>.png` and TensorBoard.
+
+    Raises:
+      ValueError: the dtype or the shape is another one.
+    """
+    if not self._enabled:
+      return
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+      raise ValueError(f'{name} is {image.dtype}{list(image.shape)}; legal: uint8 [H W 3].')
+    Image.fromarray(image).save(self._samples / f'{name}_{step:08d}.png')
+    self._events.add_image(name, image, step, dataformats='HWC')
+    self._events.flush()
+
+  def text(self, name: str, text: str):
+    """Writes a Markdown text to TensorBoard."""
+    if self._enabled:
+      self._events.add_text(name, text, 0)
+
+  def close(self):
+    """Flushes and closes the files."""
+    if self._enabled:
+      self._metrics.close()
+      self._events.close()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.close()
+
+
+class Progress:
+  """Measures the pace of training and words it: images/s now, time left at the mean pace.
+
+  The pace counts from the last `start`, or from construction at step `start_step`. `clock`
+  returns seconds.
+  """
+
+  def __init__(self, total_steps, batch_size, *, start_step=0, clock=time.perf_counter):
+    self._total_steps = total_steps
+    self._batch_size = batch_size
+    self._clock = clock
+    self.images_per_second = None  # between the last two calls of `line`; None: no step yet
+    self.start(start_step)
+
+  def start(self, step: int):
+    """Counts from now; call it when the first step is done, for compiling it took its time."""
+    self._first = self._last = (step, self._clock())
+
+  @contextlib.contextmanager
+  def pause(self):
+    """Leaves the time of the block, an evaluation or a checkpoint, out of the pace."""
+    begin = self._clock()
+    yield
+    paused = self._clock() - begin
+    self._first, self._last = ((step, at + paused) for step, at in (self._first, self._last))
+
+  def line(self, step: int, scalars: dict) -> str:
+    """Returns `step 120/600 | loss 0.1234 | usage 43% | 38.2 images/s | 0:03:20 left`.
+
+    Shows `scalars` in their order; `usage` is a share in [0, 1].
+    """
+    now = (step, self._clock())
+    seconds = _seconds_per_step(self._last, now)
+    self.images_per_second = self._batch_size / seconds if seconds else None
+    self._last = now
+    parts = [f'step {step}/{self._total_steps}']
+    parts += [_word(name, float(value)) for name, value in scalars.items()]
+    if self.images_per_second:
+      parts.append(f'{self.images_per_second:.1f} images/s')
+    if seconds := _seconds_per_step(self._first, now):
+      left = datetime.timedelta(seconds=round((self._total_steps - step) * seconds))
+      parts.append(f'{left} left')
+    return ' | '.join(parts)
+
+
+def _seconds_per_step(begin, end):
+  """Mean seconds a step between two (step, time), or None if there was no step."""
+  steps = end[0] - begin[0]
+  return (end[1] - begin[1]) / steps if steps else None
+
+
+def _word(name, value):
+  if name == 'usage':
+    return f'{name} {value:.0%}'
+  if name == 'perplexity':
+    return f'{name} {value:.0f}'
+  return f'{name} {value:.4g}'
+
+
+def _drop_lines_after(path, step):
+  kept = []
+  for line in path.read_text().splitlines(keepends=True):
+    try:
+      if json.loads(line)['step'] <= step:
+        kept.append(line)
+    except json.JSONDecodeError:
+      pass  # Half written when the run died.
+  # A crash in here must not cost the lines either.
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_text(''.join(kept))
+  os.replace(temporary, path)

@@ -75,23 +75,25 @@ def eval_step(recipe: Recipe, params, variables, images, mask):
   """Evaluates uint8 images [B H W 3], those where `mask` [B] holds.
 
   Returns:
-    (reconstructions uint8 [B H W 3], per-image values float32 [B] by name, code_counts [K]).
-    PSNR and SSIM compare 8-bit images; `rec_loss` is the objective's pixel term, in the model's
-    range before rounding. Values of masked images are to be ignored.
+    (reconstructions uint8 [B H W 3], images, per-image values float32 [B] by name, mask, code_counts
+    [K]). PSNR and SSIM compare 8-bit images; `rec_loss` is the objective's pixel term, in the
+    model's range before rounding. Values of masked images are to be ignored.
   """
   model = recipe.tokenizer
   x = model.normalize(images)
   y, quantized = model.apply({'params': params, **variables}, x, train=False)
   pixels = to_uint8(model.denormalize(y))
-  one = jax.vmap(lambda x, y: _pixel_loss(recipe, x, y)[0])
+  mean_color = jnp.mean(images.astype(jnp.float32) / 255, axis=(1, 2), keepdims=True)
   values = {
     'psnr': metrics.psnr(images, pixels),
     'ssim': metrics.ssim(images, pixels),
-    'rec_loss': one(x, y),
+    'rec_loss': jax.vmap(lambda x, y: _pixel_loss(recipe, x, y)[0])(x, y),
+    'psnr_mean_color': metrics.psnr(images, jnp.broadcast_to(to_uint8(mean_color), images.shape)),
   }
   tokens = quantized.indices.reshape(images.shape[0], -1)
   counted = jnp.broadcast_to(mask[:, None], tokens.shape).reshape(-1)
-  return pixels, values, code_counts(tokens.reshape(-1), recipe.num_codes, counted)
+  counts = code_counts(tokens.reshape(-1), recipe.num_codes, counted)
+  return pixels, images, values, mask, counts
 
 
 def _generator_gradient(recipe, generator, discriminator, images, key):

@@ -1,0 +1,247 @@
+"""Trains a tokenizer.
+
+python train.py --config=configs/NAME.py[:ARG] [--workdir=runs/NAME] [--config.KEY=VALUE ...]
+
+Run again on the same folder, it goes on where it stopped, bit for bit.
+"""
+
+import contextlib
+import functools
+import logging
+import time
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+import vqjax
+from vqjax import commands, durations, evaluation, pictures, recipe, run_folder, sharding, state
+from vqjax import data as datasets
+from vqjax import logging as run_logging
+from vqjax import steps as step_functions
+from vqjax.checkpoint import Checkpoints
+from vqjax.errors import UserError
+
+log = logging.getLogger('vqjax')
+
+# Shown in the progress line, where the run has them; metrics.jsonl has everything.
+SHOWN = ('loss', 'l1', 'l2', 'commitment', 'generator', 'gan_weight', 'usage', 'perplexity')
+
+
+def train(config, workdir, *, allow_config_change=False) -> dict:
+  """Trains `config` in the folder `workdir`; returns the metrics of the last evaluation.
+
+  Raises:
+    UserError: anything that the user can mend.
+  """
+  ####### Backend and devices
+  first = jax.process_index() == 0
+  run_logging.setup(first)
+  backend = jax.default_backend()
+  log.info(
+    'backend %s, %d device(s): %s', backend, jax.device_count(), jax.devices()[0].device_kind
+  )
+  if config.require_backend and config.require_backend != backend:
+    raise UserError(
+      f'config.require_backend is {config.require_backend!r} but JAX found {backend!r}; install '
+      'the build for it (requirements.txt) or set --config.require_backend= to train here.'
+    )
+  mesh = sharding.make_mesh(config.mesh)
+  sharding.check_batch_size(mesh, config.batch_size, 'config.batch_size', config.accumulate)
+  if config.seed < 0:
+    raise UserError(f'config.seed is {config.seed}; legal: 0 or more.')
+
+  ####### Data
+  sources = {split: datasets.make_source(config.data, split) for split in ('train', 'eval')}
+  for split, source in sources.items():
+    log.info('%s data: %s', split, source.description)
+
+  ####### Recipe: networks, losses, optimizer
+  num_examples = len(sources['train'])
+  plan = recipe.build(config, num_examples)
+  total = recipe.total_steps(config, num_examples)
+  every = {
+    key: durations.steps(
+      config,
+      key,
+      where='config',
+      batch_size=config.batch_size,
+      num_examples=num_examples,
+      total_steps=total,
+    )
+    for key in ('log_every', 'eval_every', 'checkpoint_every')
+  }
+  due = lambda key, step: step == total or (every[key] and step % every[key] == 0)
+
+  ####### Run folder
+  workdir, changes = run_folder.open_run(
+    workdir, config, allow_config_change=allow_config_change, write=first
+  )
+  for name, (old, new) in changes.items():
+    log.info('config.%s was %r and is now %r', name, old, new)
+
+  ####### State, born sharded
+  size = config.data.image_size
+  create = functools.partial(state.create, plan, image_shape=(1, size, size, 3))
+  key = jax.random.key(config.seed)
+  abstract = jax.eval_shape(create, key)
+  shardings = sharding.state(mesh, abstract)
+  train_step = jax.jit(
+    functools.partial(step_functions.train_step, plan),
+    static_argnames='adversarial',
+    donate_argnums=0,
+    out_shardings=(shardings, sharding.replicated(mesh)),
+  )
+  eval_step = evaluation.make_eval_step(plan, mesh)
+
+  with contextlib.ExitStack() as stack:
+    ####### Checkpoint, or a fresh start
+    checkpoints = stack.enter_context(
+      Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
+    )
+    target = jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
+    )
+    restored = checkpoints.restore(target)
+    if restored is None:
+      now = jax.jit(create, out_shardings=shardings)(key)
+      start, seen = 0, 0
+      log.info(run_logging.parameter_overview(now.generator.params))
+    else:
+      now, record = restored
+      start, seen = int(now.step), record['examples_seen']
+      log.info('going on from step %d of %s', start, workdir / 'checkpoints')
+
+    ####### The loop
+    writer = stack.enter_context(run_logging.RunWriter(workdir, resume_step=start, enabled=first))
+    processes = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
+    batches = stack.enter_context(
+      contextlib.closing(
+        datasets.train_batches(
+          sources['train'],
+          config.data,
+          batch_size=config.batch_size,
+          seed=config.seed,
+          start=seen,
+          **processes,
+        )
+      )
+    )
+    progress = run_logging.Progress(total, config.batch_size, start_step=start)
+    pending, held_out, started = [], {}, time.perf_counter()
+
+    for step in range(start + 1, total + 1):
+      images = sharding.put_batch(mesh, next(batches)['image'])
+      adversarial = plan.gan is not None and step > plan.gan.start
+      if adversarial and step == max(plan.gan.start, start) + 1:
+        log.info('step %d: the discriminator takes part from here on', step)
+      now, scalars = train_step(now, images, adversarial=adversarial)
+      seen += config.batch_size
+      pending.append((step, scalars))
+      if step == start + 1:
+        jax.block_until_ready(scalars)
+        progress.start(step)
+        log.info('first step after %.0f s', time.perf_counter() - started)
+
+      if due('log_every', step) or due('checkpoint_every', step) or step == start + 1:
+        shown = _summary(pending, workdir)
+        pending = []
+        log.info(progress.line(step, {k: shown[k] for k in SHOWN if k in shown}))
+        if progress.images_per_second is not None:
+          shown['images_per_second'] = progress.images_per_second
+        writer.scalars(step, shown)
+
+      if due('eval_every', step):
+        with progress.pause():
+          held_out = _evaluate(
+            config, sources['eval'], eval_step, mesh, now, writer, step, processes
+          )
+
+      if due('checkpoint_every', step):
+        with progress.pause():
+          record = {
+            'config': run_folder.to_json(config),
+            'examples_seen': seen,
+            'vqjax': vqjax.__version__,
+          }
+          checkpoints.save(step, now, record, held_out)
+
+  log.info('done: %d steps in %s', total, workdir)
+  log.info('next: python eval.py --workdir=%s', workdir)
+  return held_out
+
+
+def _summary(pending, workdir):
+  """Means over the steps since the last summary; usage and perplexity over all their tokens.
+
+  Raises:
+    UserError: a term that is not finite; names the first step and the terms.
+  """
+  window = jax.device_get(pending)
+  for step, scalars in window:
+    bad = [name for name, value in scalars.items() if not np.isfinite(value).all()]
+    if bad:
+      raise UserError(
+        f'step {step}: {", ".join(sorted(bad))} not finite; training stopped and the last '
+        f'checkpoint in {workdir / "checkpoints"} is from before. Lower '
+        '--config.optimizer.learning_rate or set --config.optimizer.clip_norm=1.0, with '
+        '--allow_config_change to go on from there.'
+      )
+  scalars = [scalars for _, scalars in window]
+  counts = sum(s.pop('code_counts') for s in scalars)
+  summary = {name: float(np.mean([s[name] for s in scalars if name in s])) for name in scalars[-1]}
+  used = counts / counts.sum()
+  summary['usage'] = float((counts > 0).mean())
+  summary['perplexity'] = float(np.exp(-np.sum(used * np.log(np.where(used > 0, used, 1)))))
+  return summary
+
+
+def _evaluate(config, source, eval_step, mesh, now, writer, step, processes):
+  """Evaluates on held-out images, logs numbers and a picture; returns the numbers."""
+  batches = datasets.eval_batches(
+    source,
+    config.data,
+    batch_size=config.batch_size // config.accumulate,
+    limit=config.eval_images,
+    **processes,
+  )
+  report = evaluation.evaluate(
+    eval_step,
+    mesh,
+    now.eval_params,
+    now.generator.variables,
+    batches,
+    pictures=config.sample_images,
+  )
+  writer.scalars(step, {f'eval/{name}': value for name, value in report.metrics.items()})
+  writer.images(step, 'held_out', pictures.comparison(report.originals, report.reconstructions))
+  numbers = report.metrics
+  log.info(
+    'step %d: %d held-out images, PSNR %.2f dB (mean colour alone %.2f), SSIM %.3f, usage %.0f%%',
+    step,
+    numbers['num_images'],
+    numbers['psnr'],
+    numbers['psnr_mean_color'],
+    numbers['ssim'],
+    100 * numbers['usage'],
+  )
+  return numbers
+
+
+if __name__ == '__main__':
+  config_flag = config_flags.DEFINE_config_file('config', help_string='configs/NAME.py[:ARG]')
+  workdir_flag = flags.DEFINE_string('workdir', None, 'Run folder; runs/<config name> by default.')
+  allow_flag = flags.DEFINE_bool(
+    'allow_config_change', False, 'Resume although the config differs from the one in the folder.'
+  )
+
+  def main():
+    """Reads the flags and trains."""
+    config = config_flag.value
+    if config is None:
+      raise UserError('--config is missing; for example --config=configs/rot_vqgan.py:demo.')
+    workdir = workdir_flag.value or f'runs/{config.name}'
+    train(config, workdir, allow_config_change=allow_flag.value)
+
+  commands.run(main)

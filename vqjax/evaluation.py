@@ -1,0 +1,67 @@
+"""A tokenizer's numbers on a held-out set, streamed."""
+
+import contextlib
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from vqjax import quantizers, sharding, steps
+
+PROTOCOL = {
+  'psnr': 'dB, RGB, 8-bit images, mean over images',
+  'ssim': 'RGB, Gaussian window (sigma 1.5, 11 taps), 8-bit images, mean over images',
+  'rec_loss': "pixel term of the objective in the model's range, before rounding",
+  'usage': 'fraction of codes that occur in the whole set, nearest code',
+  'perplexity': 'exp of the entropy of the code frequencies over the whole set',
+  'psnr_mean_color': "PSNR of an image of each original's own mean colour, for comparison",
+}
+
+
+@dataclasses.dataclass
+class Report:
+  """Result of an evaluation."""
+
+  metrics: dict  # the keys of PROTOCOL, and num_images
+  originals: np.ndarray  # uint8 [n H W 3], the first few
+  reconstructions: np.ndarray  # uint8 [n H W 3]
+  code_counts: np.ndarray  # int64 [K]
+
+
+def make_eval_step(recipe, mesh):
+  """Jits the evaluation step; its results are copied to every device, so any process reads them."""
+  step = functools.partial(steps.eval_step, recipe)
+  return jax.jit(step, out_shardings=sharding.replicated(mesh))
+
+
+def evaluate(eval_step, mesh, params, variables, batches, pictures=8) -> Report:
+  """Runs over `batches` of {'image', 'mask'} and closes them.
+
+  Sums are float64 on the host. The first `pictures` images are kept with their reconstructions.
+  """
+  sums, count, codes = {}, 0, 0
+  originals, reconstructions = [], []
+  with contextlib.closing(batches):
+    for local in batches:
+      images, mask = sharding.put_batch(mesh, (local['image'], local['mask']))
+      step = jax.device_get(eval_step(params, variables, images, mask))
+      pixels, x, values, mask, counts = step
+      for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + value[mask].astype(np.float64).sum()
+      count += int(mask.sum())
+      codes = codes + counts.astype(np.int64)
+      wanted = np.flatnonzero(mask)[: pictures - sum(len(o) for o in originals)]
+      originals.append(x[wanted])
+      reconstructions.append(pixels[wanted])
+  if not count:
+    raise ValueError('no image to evaluate: every one was unreadable or the set is empty')
+  metrics = {name: float(value / count) for name, value in sums.items()}
+  frequencies = np.asarray(codes, np.float32)
+  metrics |= {
+    'usage': float(quantizers.usage(frequencies)),
+    'perplexity': float(quantizers.perplexity(frequencies)),
+    'num_images': count,
+  }
+  join = np.concatenate
+  return Report(metrics, join(originals), join(reconstructions), np.asarray(codes))

@@ -1,0 +1,104 @@
+"""The folder of a run: which config it belongs to, and what may change when a run resumes."""
+
+import json
+import os
+import pathlib
+
+import ml_collections
+
+from vqjax.errors import UserError
+
+# Fields that a resumed run may change without becoming another run.
+FREE = (
+  'total_steps',
+  'total_epochs',
+  'total_examples',
+  'log_every',
+  'eval_every',
+  'checkpoint_every',
+  'keep_checkpoints',
+  'eval_images',
+  'sample_images',
+  'require_backend',
+  'mesh.',
+  'data.path',
+  'data.eval_path',
+  'data.threads',
+  'data.prefetch',
+)
+
+
+def open_run(workdir, config, *, allow_config_change=False, write=True):
+  """Creates the folder, or checks that it belongs to `config`; writes `config.json` if `write`.
+
+  Returns:
+    (path, changes): the folder, and the fields that differ from the earlier run as
+    `{'optimizer.learning_rate': (old, new)}`.
+
+  Raises:
+    UserError: the folder cannot be made, holds something else, or belongs to another config.
+  """
+  path = pathlib.Path(workdir).expanduser()
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(
+      f'cannot make the run folder {path}: {error.strerror}; choose another with --workdir=...'
+    ) from error
+  changes = {}
+  if (path / 'config.json').exists():
+    changes = difference(flatten(read_config(path)), flatten(to_json(config)))
+    other = [name for name in changes if not name.startswith(FREE)]
+    if other and not allow_config_change:
+      listed = '; '.join(f'{n}: {changes[n][0]!r} there, {changes[n][1]!r} now' for n in other)
+      raise UserError(
+        f'{path} belongs to a run with another config ({listed}); choose another --workdir, use the '
+        'values it has, or add --allow_config_change to go on with the new ones.'
+      )
+  elif (path / 'checkpoints').exists():
+    raise UserError(f'{path} holds checkpoints but no config.json; choose another --workdir=...')
+  if not write:
+    return path, changes
+  partial = path / 'config.json.partial'
+  partial.write_text(json.dumps(to_json(config), indent=2, sort_keys=True) + '\n')
+  os.replace(partial, path / 'config.json')
+  return path, changes
+
+
+def read_config(workdir) -> ml_collections.ConfigDict:
+  """The resolved config of a run.
+
+  Raises:
+    UserError: the folder is missing or no run's.
+  """
+  path = pathlib.Path(workdir).expanduser() / 'config.json'
+  try:
+    return ml_collections.ConfigDict(json.loads(path.read_text()))
+  except FileNotFoundError as error:
+    raise UserError(
+      f'{path} does not exist; --workdir must be the folder of a run of train.py.'
+    ) from error
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path} cannot be read: {error}; restore it from a checkpoint.') from error
+
+
+def to_json(config):
+  """A config as plain JSON types."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
+def flatten(config, prefix=''):
+  """Nested fields -> {'model.channels': value}."""
+  flat = {}
+  for name, value in dict(config).items():
+    if isinstance(value, dict | ml_collections.ConfigDict):
+      flat |= flatten(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+  return flat
+
+
+def difference(old, new):
+  """Fields that differ, as {name: (old, new)}; None stands for a field that is not there."""
+  names = sorted(old.keys() | new.keys())
+  return {n: (old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)}

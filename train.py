@@ -206,7 +206,7 @@ def _evaluate(config, source, eval_step, mesh, now, writer, step, processes):
     limit=config.eval_images,
     **processes,
   )
-  report = evaluation.evaluate(
+  found = evaluation.evaluate(
     eval_step,
     mesh,
     now.eval_params,
@@ -214,9 +214,9 @@ def _evaluate(config, source, eval_step, mesh, now, writer, step, processes):
     batches,
     pictures=config.sample_images,
   )
-  writer.scalars(step, {f'eval/{name}': value for name, value in report.metrics.items()})
-  writer.images(step, 'held_out', pictures.comparison(report.originals, report.reconstructions))
-  numbers = report.metrics
+  writer.scalars(step, {f'eval/{name}': value for name, value in found.metrics.items()})
+  writer.images(step, 'held_out', pictures.comparison(found.originals, found.reconstructions))
+  numbers = found.metrics
   log.info(
     'step %d: %d held-out images, PSNR %.2f dB (mean colour alone %.2f), SSIM %.3f, usage %.0f%%',
     step,

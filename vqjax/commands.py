@@ -1,6 +1,5 @@
 """What train.py and eval.py share as commands: flags in, one-line errors out."""
 
-import logging
 import sys
 
 from absl import app
@@ -22,7 +21,6 @@ def _reporting(main):
     except UserError as error:
       _fail(error)
     except KeyboardInterrupt:
-      logging.getLogger('vqjax').warning('interrupted; run the same command to go on from the')
       _fail('interrupted; run the same command again to go on from the last checkpoint.')
 
   return reported

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from vqjax import quantizers, sharding, steps
+from vqjax.errors import UserError
 
 PROTOCOL = {
   'psnr': 'dB, RGB, 8-bit images, mean over images',
@@ -18,10 +19,17 @@ PROTOCOL = {
   'psnr_mean_color': "PSNR of an image of each original's own mean colour, for comparison",
 }
 
+# Always null so far, and why.
+NOT_COMPUTED = {
+  'rfid': 'needs the Inception-v3 network and its weights, which this version does not have',
+  'inception_score': 'needs the Inception-v3 network and its weights, as rfid does',
+  'lpips': 'needs the LPIPS network and its weights, which this version does not have',
+}
+
 
 @dataclasses.dataclass
-class Report:
-  """Result of an evaluation."""
+class Evaluation:
+  """What `evaluate` found."""
 
   metrics: dict  # the keys of PROTOCOL, and num_images
   originals: np.ndarray  # uint8 [n H W 3], the first few
@@ -35,7 +43,7 @@ def make_eval_step(recipe, mesh):
   return jax.jit(step, out_shardings=sharding.replicated(mesh))
 
 
-def evaluate(eval_step, mesh, params, variables, batches, pictures=8) -> Report:
+def evaluate(eval_step, mesh, params, variables, batches, pictures=8) -> Evaluation:
   """Runs over `batches` of {'image', 'mask'} and closes them.
 
   Sums are float64 on the host. The first `pictures` images are kept with their reconstructions.
@@ -55,7 +63,10 @@ def evaluate(eval_step, mesh, params, variables, batches, pictures=8) -> Report:
       originals.append(x[wanted])
       reconstructions.append(pixels[wanted])
   if not count:
-    raise ValueError('no image to evaluate: every one was unreadable or the set is empty')
+    raise UserError(
+      'no held-out image could be read; the log names the unreadable ones: repair them or change '
+      'config.data.path or config.data.eval_path.'
+    )
   metrics = {name: float(value / count) for name, value in sums.items()}
   frequencies = np.asarray(codes, np.float32)
   metrics |= {
@@ -64,4 +75,4 @@ def evaluate(eval_step, mesh, params, variables, batches, pictures=8) -> Report:
     'num_images': count,
   }
   join = np.concatenate
-  return Report(metrics, join(originals), join(reconstructions), np.asarray(codes))
+  return Evaluation(metrics, join(originals), join(reconstructions), np.asarray(codes))

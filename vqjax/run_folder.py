@@ -47,13 +47,13 @@ def open_run(workdir, config, *, allow_config_change=False, write=True):
     ) from error
   changes = {}
   if (path / 'config.json').exists():
-    changes = difference(flatten(read_config(path)), flatten(to_json(config)))
+    changes = difference(flatten(read_config(path)[1]), flatten(to_json(config)))
     other = [name for name in changes if not name.startswith(FREE)]
     if other and not allow_config_change:
       listed = '; '.join(f'{n}: {changes[n][0]!r} there, {changes[n][1]!r} now' for n in other)
       raise UserError(
-        f'{path} belongs to a run with another config ({listed}); choose another --workdir, use the '
-        'values it has, or add --allow_config_change to go on with the new ones.'
+        f'{path} belongs to a run with another config ({listed}); choose another --workdir, use '
+        'the values it has, or add --allow_config_change to go on with the new ones.'
       )
   elif (path / 'checkpoints').exists():
     raise UserError(f'{path} holds checkpoints but no config.json; choose another --workdir=...')
@@ -65,15 +65,16 @@ def open_run(workdir, config, *, allow_config_change=False, write=True):
   return path, changes
 
 
-def read_config(workdir) -> ml_collections.ConfigDict:
-  """The resolved config of a run.
+def read_config(workdir):
+  """Reads a run folder: (its path, its resolved ConfigDict).
 
   Raises:
     UserError: the folder is missing or no run's.
   """
-  path = pathlib.Path(workdir).expanduser() / 'config.json'
+  folder = pathlib.Path(workdir).expanduser()
+  path = folder / 'config.json'
   try:
-    return ml_collections.ConfigDict(json.loads(path.read_text()))
+    return folder, ml_collections.ConfigDict(json.loads(path.read_text()))
   except FileNotFoundError as error:
     raise UserError(
       f'{path} does not exist; --workdir must be the folder of a run of train.py.'

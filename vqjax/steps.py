@@ -75,8 +75,8 @@ def eval_step(recipe: Recipe, params, variables, images, mask):
   """Evaluates uint8 images [B H W 3], those where `mask` [B] holds.
 
   Returns:
-    (reconstructions uint8 [B H W 3], images, per-image values float32 [B] by name, mask, code_counts
-    [K]). PSNR and SSIM compare 8-bit images; `rec_loss` is the objective's pixel term, in the
+    (reconstructions uint8 [B H W 3], images, per-image values float32 [B] by name, mask,
+    code_counts [K]). PSNR and SSIM compare 8-bit images; `rec_loss` is the objective's pixel term, in the
     model's range before rounding. Values of masked images are to be ignored.
   """
   model = recipe.tokenizer

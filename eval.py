@@ -1,0 +1,107 @@
+"""Evaluates a trained tokenizer on held-out images.
+
+python eval.py --workdir=runs/NAME [--step=N] [--num_images=N] [--data_path=FOLDER]
+
+Writes eval/metrics.json, eval/reconstructions.png and eval/report.html into the run folder, and
+prints the numbers with their protocol.
+"""
+
+import json
+import logging
+
+import jax
+from absl import flags
+
+from vqjax import checkpoint, commands, evaluation, recipe, report, run_folder, sharding, state
+from vqjax import data as datasets
+from vqjax import logging as run_logging
+from vqjax.errors import UserError
+
+log = logging.getLogger('vqjax')
+
+
+def evaluate(config, workdir, *, step=None, num_images=None) -> dict:
+  """Evaluates the run in `workdir`, trained by `config`; returns what metrics.json holds.
+
+  Args:
+    config: the run's config, possibly with other `data` fields.
+    workdir: folder of the run.
+    step: of the checkpoint; None for the best by held-out PSNR.
+    num_images: how many held-out images; None for all.
+
+  Raises:
+    UserError: no usable checkpoint, or data that cannot be read.
+  """
+  first = jax.process_index() == 0
+  run_logging.setup(first)
+  mesh = sharding.make_mesh(config.mesh)
+  batch_size = config.batch_size // config.accumulate
+  sharding.check_batch_size(mesh, batch_size, 'config.batch_size / config.accumulate')
+  source = datasets.make_source(config.data, 'eval')
+  size = config.data.image_size
+  plan = recipe.build(config, num_examples=1)  # the length of the run does not matter here
+  create = lambda key: state.create(plan, key, (1, size, size, 3))
+  abstract = jax.eval_shape(create, jax.random.key(0))
+  target = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    abstract,
+    sharding.state(mesh, abstract),
+  )
+  with checkpoint.Checkpoints(workdir / 'checkpoints', read_only=True) as checkpoints:
+    restored = checkpoints.restore(target, step if step is not None else checkpoints.best_step())
+  if restored is None:
+    raise UserError(f'{workdir} has no checkpoint yet; train first, or wait for the first one.')
+  trained, _ = restored
+
+  result = evaluation.evaluate(
+    evaluation.make_eval_step(plan, mesh),
+    mesh,
+    trained.eval_params,
+    trained.generator.variables,
+    datasets.eval_batches(
+      source,
+      config.data,
+      batch_size=batch_size,
+      limit=num_images,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    ),
+    pictures=32,
+  )
+  numbers = {**result.metrics, **dict.fromkeys(evaluation.NOT_COMPUTED), 'step': int(trained.step)}
+  protocol = {
+    'run': str(workdir),
+    'data': source.description,
+    'images': f'{size} x {size}, ' + json.dumps(config.data.eval.to_dict()),
+    'rounding': 'clipped to [0, 1], rounded to 8 bits',
+    'weights': 'moving average' if config.ema_decay else 'as trained',
+    'computed on': f'{jax.devices()[0].device_kind}, model in {config.model.dtype}',
+    'metrics': evaluation.PROTOCOL | evaluation.NOT_COMPUTED,
+  }
+  if first:
+    report.write(workdir / 'eval', numbers, protocol, result)
+    log.info(report.table(numbers, protocol))
+    log.info('written: %s', workdir / 'eval' / 'report.html')
+  return numbers
+
+
+if __name__ == '__main__':
+  workdir_flag = flags.DEFINE_string('workdir', None, 'Folder of a run of train.py.')
+  step_flag = flags.DEFINE_integer(
+    'step', None, 'Checkpoint; the best by held-out PSNR by default.'
+  )
+  num_images_flag = flags.DEFINE_integer('num_images', None, 'Held-out images; all by default.')
+  data_path_flag = flags.DEFINE_string(
+    'data_path', None, 'Another config.data.path than trained on.'
+  )
+
+  def main():
+    """Reads the flags and evaluates."""
+    if not workdir_flag.value:
+      raise UserError('--workdir is missing; for example --workdir=runs/rot_vqgan_demo.')
+    workdir, config = run_folder.read_config(workdir_flag.value)
+    if data_path_flag.value:
+      config.data.path = data_path_flag.value
+    evaluate(config, workdir, step=step_flag.value, num_images=num_images_flag.value)
+
+  commands.run(main)

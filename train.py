@@ -238,9 +238,7 @@ if __name__ == '__main__':
 
   def main():
     """Reads the flags and trains."""
-    config = config_flag.value
-    if config is None:
-      raise UserError('--config is missing; for example --config=configs/rot_vqgan.py:demo.')
+    config = commands.config_of(config_flag)
     workdir = workdir_flag.value or f'runs/{config.name}'
     train(config, workdir, allow_config_change=allow_flag.value)
 

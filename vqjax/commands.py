@@ -2,7 +2,7 @@
 
 import sys
 
-from absl import app
+from absl import app, flags
 
 from vqjax.errors import UserError
 
@@ -28,17 +28,31 @@ def _reporting(main):
 
 def _parse_flags(argv):
   try:
-    return app.parse_flags_with_usage(argv)
+    return flags.FLAGS(argv)
   except UserError as error:  # the argument behind the colon of --config
     _fail(error)
-  except FileNotFoundError as error:
-    _fail(f'{error.filename or error} does not exist; legal: a config file, configs/NAME.py[:ARG].')
-  except (KeyError, AttributeError, TypeError, ValueError) as error:
-    _fail(f'{_words(error)}; see the config file for its fields.')
+  except (flags.Error, KeyError, AttributeError, TypeError, ValueError) as error:
+    # KeyError and AttributeError: a field that the config does not have; str() would quote them.
+    while isinstance(error, BaseException) and error.args:
+      error = error.args[0]
+    _fail(' '.join(str(error).split()))
 
 
-def _words(error):
-  return str(error.args[0] if error.args else error).strip().rstrip('.')
+def config_of(flag):
+  """The value of a config flag.
+
+  Raises:
+    UserError: the flag is missing or its file does not exist.
+  """
+  config = flag.value
+  if config is None:
+    raise UserError('--config is missing; for example --config=configs/rot_vqgan.py:demo.')
+  try:
+    _ = config.name  # ml_collections reports a file that it could not read only here
+  except OSError as error:
+    reason = str(error).rpartition('] ')[2]
+    raise UserError(f'--config: {reason}; legal: configs/NAME.py or configs/NAME.py:ARG.') from None
+  return config
 
 
 def _fail(message):

@@ -1,5 +1,6 @@
 """Durations in steps, epochs, examples or percent of the run, by the suffix of the key."""
 
+import math
 from collections.abc import Mapping
 
 from vqjax.errors import UserError
@@ -35,7 +36,8 @@ def steps(config: Mapping, key, *, where, batch_size, num_examples=None, total_s
     raise UserError(f'{where}: {" and ".join(found)} are the same duration twice; keep one.')
   (name,) = found
   value, unit = config[name], name.removeprefix(key).removeprefix('_') or 'steps'
-  if not isinstance(value, int | float) or value < 0:
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  if not number or not 0 <= value < math.inf:
     raise UserError(f'{where}.{name} is {value!r}; legal: a number that is not negative.')
   if unit == 'epochs' and num_examples is None:
     raise UserError(f'{where}.{name}: the number of training images is unknown; use {key}_steps.')

@@ -16,7 +16,8 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <style>
-  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
+    padding: 0 1rem }}
   table {{ border-collapse: collapse; margin: 1rem 0 }}
   td, th {{ text-align: left; vertical-align: top; padding: .25rem 1rem .25rem 0;
     border-bottom: 1px solid #ddd }}

@@ -76,8 +76,8 @@ def eval_step(recipe: Recipe, params, variables, images, mask):
 
   Returns:
     (reconstructions uint8 [B H W 3], images, per-image values float32 [B] by name, mask,
-    code_counts [K]). PSNR and SSIM compare 8-bit images; `rec_loss` is the objective's pixel term, in the
-    model's range before rounding. Values of masked images are to be ignored.
+    code_counts [K]). PSNR and SSIM compare 8-bit images; `rec_loss` is the objective's pixel
+    term, in the model's range before rounding. Values of masked images are to be ignored.
   """
   model = recipe.tokenizer
   x = model.normalize(images)

@@ -1,0 +1,257 @@
+"""The real loop and the real commands, at a size that takes seconds."""
+
+import json
+import logging
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import eval as evaluate_command
+import train as train_command
+from configs import rot_vqgan, rot_vqvae
+from vqjax import run_folder
+from vqjax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _restored_loggers():
+  names = ('vqjax', 'absl', 'jax', 'orbax')
+  before = {n: (logging.getLogger(n).level, logging.getLogger(n).propagate) for n in names}
+  handlers = logging.getLogger('vqjax').handlers
+  yield
+  for name, (level, propagate) in before.items():
+    logging.getLogger(name).setLevel(level)
+    logging.getLogger(name).propagate = propagate
+  logging.getLogger('vqjax').handlers = handlers
+
+
+def small(config):
+  config.data.image_size = config.model.resolution = 32
+  config.model.channels, config.model.norm_groups = 8, 2
+  config.quantizer.num_codes = 16
+  config.batch_size, config.eval_images, config.sample_images = 16, 16, 4
+  config.total_steps, config.log_every, config.eval_every, config.checkpoint_every = 4, 1, 2, 2
+  return config
+
+
+def small_vqgan():
+  config = small(rot_vqgan.get_config('demo'))
+  config.gan.channels, config.gan.num_layers = 4, 1
+  config.gan.start_percent = 50  # the discriminator's first step is the one after the checkpoint
+  config.ema_decay = 0.9
+  return config
+
+
+def small_vqvae():
+  config = small(rot_vqvae.get_config('demo'))
+  config.accumulate = 2
+  return config
+
+
+def metrics(workdir):
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [{k: v for k, v in json.loads(line).items() if k != 'images_per_second'} for line in lines]
+
+
+@pytest.fixture(scope='module', params=[small_vqgan, small_vqvae], ids=['vqgan', 'vqvae'])
+def run(request, tmp_path_factory):
+  """An unbroken run: (config factory, folder)."""
+  workdir = tmp_path_factory.mktemp('unbroken')
+  train_command.train(request.param(), workdir)
+  return request.param, workdir
+
+
+def test_a_run_leaves_what_it_promises(run):
+  make, workdir = run
+  lines = metrics(workdir)
+  assert [line['step'] for line in lines if 'loss' in line] == [1, 2, 3, 4]
+  assert [line['step'] for line in lines if 'eval/psnr' in line] == [2, 4]
+  assert {'usage', 'perplexity', 'learning_rate', 'grad_norm', 'commitment'} <= set(lines[0])
+  last = next(line for line in lines if line['step'] == 4 and 'loss' in line)
+  assert ('gan_weight' in last) == (make is small_vqgan)
+  picture = np.asarray(Image.open(workdir / 'samples' / 'held_out_00000004.png'))
+  assert picture.shape == (2 * 32 + 2, 4 * 32 + 3 * 2, 3)
+  assert list(workdir.glob('events.out.tfevents.*'))
+  folder, config = run_folder.read_config(workdir)
+  assert run_folder.flatten(config) == run_folder.flatten(run_folder.to_json(make()))
+  assert sorted(int(p.name) for p in (folder / 'checkpoints').iterdir()) == [2, 4]
+
+
+def test_resuming_is_bit_for_bit(run, tmp_path):
+  make, unbroken = run
+  broken = tmp_path / 'broken'
+  shutil.copytree(unbroken, broken)
+  shutil.rmtree(broken / 'checkpoints' / '4')  # as if the run had died before its end
+  train_command.train(make(), broken)
+  assert metrics(broken) == metrics(unbroken)
+  pictures = [folder / 'samples' / 'held_out_00000004.png' for folder in (broken, unbroken)]
+  assert pictures[0].read_bytes() == pictures[1].read_bytes()
+
+
+def test_a_finished_run_stays_as_it_is(run):
+  make, workdir = run
+  before = metrics(workdir)
+  train_command.train(make(), workdir)
+  assert metrics(workdir) == before
+
+
+def test_evaluation_writes_numbers_picture_and_page(run):
+  make, workdir = run
+  numbers = evaluate_command.evaluate(make(), workdir, step=4)
+  written = json.loads((workdir / 'eval' / 'metrics.json').read_text())
+  assert {k: written[k] for k in numbers} == numbers
+  assert numbers['step'] == 4
+  assert numbers['num_images'] == 79
+  for name in ('psnr', 'ssim', 'usage', 'perplexity', 'rec_loss'):
+    assert isinstance(numbers[name], float)
+    assert written['protocol']['metrics'][name]
+  for name in ('rfid', 'inception_score', 'lpips'):
+    assert numbers[name] is None
+    assert 'needs' in written['protocol']['metrics'][name]
+  page = (workdir / 'eval' / 'report.html').read_text()
+  assert 'data:image/png;base64,' in page
+  assert f'{numbers["psnr"]:.4f}' in page
+  assert 'src="http' not in page
+  # The held-out numbers of the loop are those of the first 16 images.
+  first = evaluate_command.evaluate(make(), workdir, step=4, num_images=16)
+  line = next(m for m in metrics(workdir) if m['step'] == 4 and 'eval/psnr' in m)
+  for name in ('psnr', 'ssim', 'usage', 'perplexity', 'rec_loss'):
+    np.testing.assert_allclose(first[name], line[f'eval/{name}'], rtol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path):
+  make, unbroken = run
+  workdir = tmp_path / 'run'
+  shutil.copytree(unbroken, workdir)
+  shutil.rmtree(workdir / 'checkpoints' / '4')
+  config = make()
+  config.optimizer.learning_rate = float('inf')
+  with pytest.raises(
+    UserError, match=r'step 4: .*loss.* not finite; training stopped and the last'
+  ):
+    train_command.train(config, workdir, allow_config_change=True)
+  assert [p.name for p in (workdir / 'checkpoints').iterdir()] == ['2']
+  train_command.train(make(), workdir, allow_config_change=True)
+  assert metrics(workdir)[-1]['step'] == 4
+
+
+def test_another_config_is_refused(run):
+  make, workdir = run
+  config = make()
+  config.quantizer.num_codes = 32
+  with pytest.raises(UserError, match=r'another config \(quantizer.num_codes: 16 there, 32 now\)'):
+    train_command.train(config, workdir)
+  with pytest.raises(UserError, match=r'quantizer/codebook'):
+    train_command.train(config, workdir, allow_config_change=True)
+  train_command.train(make(), workdir, allow_config_change=True)
+
+
+# The commands, as a user types them.
+
+
+def command(*args, cwd=ROOT):
+  env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''}
+  return subprocess.run(
+    [sys.executable, *args], cwd=cwd, env=env, capture_output=True, text=True, check=False
+  )
+
+
+def test_the_commands_from_training_to_report(tmp_path):
+  workdir = tmp_path / 'run'
+  fields = {
+    'total_steps': 2,
+    'eval_images': 8,
+    'batch_size': 4,
+    'data.image_size': 16,
+    'model.channels': 8,
+    'gan.weight': 0.0,
+  }
+  flags = [f'--config.{name}={value}' for name, value in fields.items()]
+  args = ['train.py', '--config=configs/rot_vqgan.py:demo', f'--workdir={workdir}', *flags]
+  done = command(*args)
+  assert done.returncode == 0, done.stderr
+  lines = done.stdout.splitlines()
+  assert lines[0].startswith('backend cpu, 1 device(s)')
+  assert any(line.startswith('step 2/2 | loss') and 'usage' in line for line in lines)
+  assert any('Total:' in line for line in lines)  # the parameter overview
+  assert lines[-1] == f'next: python eval.py --workdir={workdir}'
+  assert 'Traceback' not in done.stderr
+
+  done = command(*lines[-1].split()[2:])
+  assert done.returncode == 0, done.stderr
+  assert 'dB, RGB, 8-bit images' in done.stdout
+  assert (workdir / 'eval' / 'report.html').exists()
+
+
+VQGAN = '--config=configs/rot_vqgan.py'
+
+
+@pytest.mark.parametrize(
+  ('args', 'message'),
+  [
+    (['train.py'], '--config is missing'),
+    (['train.py', '--config=configs/rot_vqgam.py'], 'configs/rot_vqgam.py'),
+    (
+      ['train.py', f'{VQGAN}:dem'],
+      "config argument 'dem' is unknown; legal, joined by commas: demo",
+    ),
+    (['train.py', f'{VQGAN}:demo', '--config.batchsize=4'], 'batchsize'),
+    (['train.py', f'{VQGAN}:demo', '--config.batch_size=many'], 'batch_size'),
+    (['train.py', f'{VQGAN}:demo', '--wrokdir=x'], 'wrokdir'),
+    (['train.py', VQGAN, '--config.data.path=/no/such/folder'], '/no/such/folder'),
+    (['train.py', f'{VQGAN}:demo', '--config.require_backend=gpu'], "JAX found 'cpu'"),
+    (['train.py', f'{VQGAN}:demo', '--config.loss.perceptual=1'], '--config.loss.perceptual=0'),
+    (
+      ['train.py', f'{VQGAN}:demo', '--config.quantizer.estimator=rotate'],
+      'legal: straight_through',
+    ),
+    (['train.py', f'{VQGAN}:demo', '--workdir=/dev/null/run'], 'cannot make the run folder'),
+    (['eval.py'], '--workdir is missing'),
+    (['eval.py', '--workdir=/no/such/run'], '/no/such/run/config.json does not exist'),
+  ],
+)
+def test_a_mistake_gets_one_line(args, message):
+  done = command(*args)
+  assert done.returncode == 1, done.stdout + done.stderr
+  assert message in done.stderr
+  assert 'Traceback' not in done.stderr
+  assert sum(line.startswith('error: ') for line in done.stderr.splitlines()) == 1
+
+
+def test_a_batch_must_divide_over_the_devices(tmp_path):
+  config = small_vqgan()
+  config.batch_size = 12
+  with pytest.raises(
+    UserError, match=r'config.batch_size is 12; legal: a multiple of 8 devices, for'
+  ):
+    train_command.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_unreadable_images_are_skipped_named_and_training_goes_on(tmp_path, capsys):
+  rng = np.random.default_rng(0)
+  for split in ('train', 'val'):
+    (tmp_path / 'images' / split).mkdir(parents=True)
+    for i in range(8):
+      pixels = rng.integers(0, 255, (40, 48, 3), np.uint8)
+      Image.fromarray(pixels).save(tmp_path / 'images' / split / f'{i}.png')
+  (tmp_path / 'images' / 'train' / '3.png').write_bytes(b'not an image')
+  whole = (tmp_path / 'images' / 'val' / '5.png').read_bytes()
+  (tmp_path / 'images' / 'val' / '5.png').write_bytes(whole[:1000])
+  config = small_vqvae()
+  config.data.source, config.data.path = 'folder', str(tmp_path / 'images')
+  config.total_steps = 2
+  found = train_command.train(config, tmp_path / 'run')
+  assert found['num_images'] == 7
+  output = capsys.readouterr().out
+  assert 'train/3.png' in output
+  assert 'val/5.png' in output
+  assert 'skipped unreadable image' in output

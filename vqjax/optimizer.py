@@ -39,6 +39,10 @@ def _schedule(config, units):
   if config.schedule == 'constant':
     return optax.warmup_constant_schedule(0.0 if warmup else peak, peak, warmup)
   if config.schedule == 'cosine':
+    if not decay:
+      raise UserError(
+        'config.optimizer.decay_steps is 0; the cosine schedule needs a step at which it ends.'
+      )
     # The cosine ends at final_fraction of the peak and stays there.
     return optax.warmup_cosine_decay_schedule(
       0.0 if warmup else peak, peak, warmup, max(decay, warmup + 1), peak * config.final_fraction

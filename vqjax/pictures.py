@@ -12,7 +12,7 @@ def comparison(originals, reconstructions, columns=8, gap=2):
   count, height, width, channels = originals.shape
   columns = min(columns, count)
   rows = -(-count // columns)
-  picture_height = rows * (2 * (height + gap) + gap) - gap
+  picture_height = rows * (2 * (height + gap) + gap) - 2 * gap
   picture = np.full((picture_height, columns * (width + gap) - gap, channels), 255, np.uint8)
   for i in range(count):
     top = (i // columns) * (2 * (height + gap) + gap)

@@ -60,8 +60,13 @@ def open_run(workdir, config, *, allow_config_change=False, write=True):
   if not write:
     return path, changes
   partial = path / 'config.json.partial'
-  partial.write_text(json.dumps(to_json(config), indent=2, sort_keys=True) + '\n')
-  os.replace(partial, path / 'config.json')
+  try:
+    partial.write_text(json.dumps(to_json(config), indent=2, sort_keys=True) + '\n')
+    os.replace(partial, path / 'config.json')
+  except OSError as error:
+    raise UserError(
+      f'cannot write {path / "config.json"}: {error.strerror}; choose another --workdir=...'
+    ) from error
   return path, changes
 
 
@@ -74,7 +79,10 @@ def read_config(workdir):
   folder = pathlib.Path(workdir).expanduser()
   path = folder / 'config.json'
   try:
-    return folder, ml_collections.ConfigDict(json.loads(path.read_text()))
+    fields = json.loads(path.read_text())
+    if not isinstance(fields, dict):
+      raise ValueError('no JSON object')
+    return folder, ml_collections.ConfigDict(fields)
   except FileNotFoundError as error:
     raise UserError(
       f'{path} does not exist; --workdir must be the folder of a run of train.py.'

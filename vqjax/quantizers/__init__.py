@@ -34,13 +34,19 @@ from vqjax.quantizers.lookup import nearest_code
 from vqjax.quantizers.ops import code_counts, masked_mean, perplexity, unit, usage
 
 # The layer and what it returns.
-from vqjax.quantizers.vector import Quantized, VectorQuantizer, uniform_codebook
+from vqjax.quantizers.vector import (
+  NormalCodebook,
+  Quantized,
+  VectorQuantizer,
+  uniform_codebook,
+)
 
 __all__ = [
   'Ema',
   'EmaState',
   'Estimator',
   'Nearest',
+  'NormalCodebook',
   'Quantized',
   'Reflection',
   'Rotation',

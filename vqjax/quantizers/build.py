@@ -21,7 +21,7 @@ CHOICES = {
   'learner': {'gradient': None, 'ema': learners.Ema()},
   'codebook_init': {
     'uniform': vector.uniform_codebook,
-    'normal': jax.nn.initializers.normal(1.0),
+    'normal': vector.NormalCodebook(),
     # PyTorch's kaiming_uniform on a (1, K, D) tensor, whose fan-in is K * D.
     'kaiming': jax.nn.initializers.variance_scaling(
       2.0, 'fan_in', 'uniform', in_axis=(0, 1), out_axis=()

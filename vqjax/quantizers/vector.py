@@ -1,5 +1,6 @@
 """The vector quantizer: one module, every choice a field."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,16 @@ def uniform_codebook(key, shape, dtype=jnp.float32):
   """Codes uniform in (-1/K, 1/K), as in taming-transformers and latent-diffusion."""
   bound = 1 / shape[0]
   return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalCodebook:
+  """Codes normal with deviation `stddev`; near that of the latents, most codes are in reach."""
+
+  stddev: float = 1.0
+
+  def __call__(self, key, shape, dtype=jnp.float32):
+    return self.stddev * jax.random.normal(key, shape, dtype)
 
 
 class VectorQuantizer(nn.Module):

@@ -32,6 +32,7 @@ def evaluate(config, workdir, *, step=None, num_images=None) -> dict:
   Raises:
     UserError: no usable checkpoint, or data that cannot be read.
   """
+  run_logging.setup()  # before JAX looks for devices and talks about it
   first = jax.process_index() == 0
   run_logging.setup(first)
   mesh = sharding.make_mesh(config.mesh)
@@ -66,7 +67,7 @@ def evaluate(config, workdir, *, step=None, num_images=None) -> dict:
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     ),
-    pictures=32,
+    pictures=evaluation.spread(min(num_images or len(source), len(source)), 32),
   )
   numbers = {**result.metrics, **dict.fromkeys(evaluation.NOT_COMPUTED), 'step': int(trained.step)}
   protocol = {

@@ -36,6 +36,7 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
     UserError: anything that the user can mend.
   """
   ####### Backend and devices
+  run_logging.setup()  # before JAX looks for devices and talks about it
   first = jax.process_index() == 0
   run_logging.setup(first)
   backend = jax.default_backend()
@@ -212,7 +213,7 @@ def _evaluate(config, source, eval_step, mesh, now, writer, step, processes):
     now.eval_params,
     now.generator.variables,
     batches,
-    pictures=config.sample_images,
+    pictures=evaluation.spread(min(config.eval_images, len(source)), config.sample_images),
   )
   writer.scalars(step, {f'eval/{name}': value for name, value in found.metrics.items()})
   writer.images(step, 'held_out', pictures.comparison(found.originals, found.reconstructions))

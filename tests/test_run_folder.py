@@ -115,8 +115,8 @@ def test_a_config_from_json_builds_the_same_recipe(tmp_path):
   original = rot_vqvae.get_config('demo')
   run_folder.open_run(tmp_path, original)
   _, read = run_folder.read_config(tmp_path)
-  assert read.model.channel_mult == [1, 1, 2, 2]  # JSON has no tuples
-  assert original.model.channel_mult == (1, 1, 2, 2)
+  assert read.model.channel_mult == [1, 2, 4]  # JSON has no tuples
+  assert original.model.channel_mult == (1, 2, 4)
   assert run_folder.flatten(read) == run_folder.flatten(original)
   assert json.loads((tmp_path / 'config.json').read_text()) == run_folder.to_json(original)
   built = [recipe.build(c).tokenizer for c in (original, read)]

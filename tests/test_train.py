@@ -109,7 +109,7 @@ def test_evaluation_writes_numbers_picture_and_page(run):
   written = json.loads((workdir / 'eval' / 'metrics.json').read_text())
   assert {k: written[k] for k in numbers} == numbers
   assert numbers['step'] == 4
-  assert numbers['num_images'] == 79
+  assert numbers['num_images'] == 54
   for name in ('psnr', 'ssim', 'usage', 'perplexity', 'rec_loss'):
     assert isinstance(numbers[name], float)
     assert written['protocol']['metrics'][name]

@@ -32,7 +32,7 @@ class Evaluation:
   """What `evaluate` found."""
 
   metrics: dict  # the keys of PROTOCOL, and num_images
-  originals: np.ndarray  # uint8 [n H W 3], the first few
+  originals: np.ndarray  # uint8 [n H W 3], some of them
   reconstructions: np.ndarray  # uint8 [n H W 3]
   code_counts: np.ndarray  # int64 [K]
 
@@ -43,12 +43,19 @@ def make_eval_step(recipe, mesh):
   return jax.jit(step, out_shardings=sharding.replicated(mesh))
 
 
-def evaluate(eval_step, mesh, params, variables, batches, pictures=8) -> Evaluation:
+def spread(total, count):
+  """At most `count` positions in `range(total)`, evenly spread: a picture of the whole set."""
+  count = min(count, total)
+  return frozenset(i * total // count for i in range(count))
+
+
+def evaluate(eval_step, mesh, params, variables, batches, pictures=()) -> Evaluation:
   """Runs over `batches` of {'image', 'mask'} and closes them.
 
-  Sums are float64 on the host. The first `pictures` images are kept with their reconstructions.
+  Sums are float64 on the host. The images at the positions `pictures`, see `spread`, are kept with
+  their reconstructions.
   """
-  sums, count, codes = {}, 0, 0
+  sums, count, codes, position = {}, 0, 0, 0
   originals, reconstructions = [], []
   with contextlib.closing(batches):
     for local in batches:
@@ -59,7 +66,8 @@ def evaluate(eval_step, mesh, params, variables, batches, pictures=8) -> Evaluat
         sums[name] = sums.get(name, 0.0) + value[mask].astype(np.float64).sum()
       count += int(mask.sum())
       codes = codes + counts.astype(np.int64)
-      wanted = np.flatnonzero(mask)[: pictures - sum(len(o) for o in originals)]
+      wanted = [i for i in np.flatnonzero(mask) if position + i in pictures]
+      position += len(mask)
       originals.append(x[wanted])
       reconstructions.append(pixels[wanted])
   if not count:

@@ -35,8 +35,8 @@ def test_enough_tiles_of_useful_size(photos):
 
 def test_no_scene_is_on_both_sides(photos):
   train, held_out = (files(photos[split]) for split in ('train', 'eval'))
-  assert len(train) == 8
-  assert len(held_out) == 3
+  assert len(train) == 7
+  assert len(held_out) == 2
   assert not train & held_out
   assert {'motorcycle_left.png', 'motorcycle_right.png'} <= train
 
@@ -49,8 +49,8 @@ def test_tiles_cover_each_photograph_to_the_edge(photos):
     top, left = map(int, corner.split(','))
     reached = extent.setdefault(name, [0, 0])
     extent[name] = [max(reached[0], top + int(side)), max(reached[1], left + int(side))]
-  # Height and width of the three pictures.
-  want = {'chelsea.png': [300, 451], 'coffee.png': [400, 600], 'china.jpg': [427, 640]}
+  # Height and width of the two pictures.
+  want = {'chelsea.png': [300, 451], 'china.jpg': [427, 640]}
   assert extent == want
 
 
@@ -58,7 +58,7 @@ def test_every_tile_is_another_one(photos):
   names = [photos['train'][i]['name'] for i in range(len(photos['train']))]
   assert len(set(names)) == len(names)
   labels = {photos['train'][i]['label'] for i in range(len(names))}
-  assert labels == set(range(8))
+  assert labels == set(range(7))
 
 
 def test_missing_wheel(monkeypatch):

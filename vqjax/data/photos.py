@@ -17,17 +17,15 @@ _SKLEARN = ('sklearn', 'datasets/images', 'scikit-learn')
 _PHOTOS = {
   'train': [
     (_SKIMAGE, 'astronaut.png'),
+    (_SKIMAGE, 'coffee.png'),
     (_SKIMAGE, 'rocket.jpg'),
     (_SKIMAGE, 'motorcycle_left.png'),
     (_SKIMAGE, 'motorcycle_right.png'),
-    (_SKLEARN, 'flower.jpg'),
     (_SKIMAGE, 'hubble_deep_field.jpg'),
-    (_SKIMAGE, 'retina.jpg'),
-    (_SKIMAGE, 'ihc.png'),
+    (_SKLEARN, 'flower.jpg'),
   ],
   'eval': [
     (_SKIMAGE, 'chelsea.png'),
-    (_SKIMAGE, 'coffee.png'),
     (_SKLEARN, 'china.jpg'),
   ],
 }

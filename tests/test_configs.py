@@ -13,7 +13,6 @@ import pytest
 from configs import common
 from vqjax import recipe, run_folder, state
 from vqjax.errors import UserError
-from vqjax.tokenizer import num_params
 
 NAMES = sorted(
   path.stem
@@ -52,6 +51,10 @@ DEMO_LATENTS = {
   '32x32x4': (32, 32, 4),
   '16x16x32': (16, 16, 8),
 }
+
+
+def num_params(tree):
+  return sum(x.size for x in jax.tree.leaves(tree))
 
 
 def get_config(name, arg=''):

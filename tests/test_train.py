@@ -51,9 +51,7 @@ def small_vqgan():
 
 
 def small_vqvae():
-  config = small(rot_vqvae.get_config('demo'))
-  config.accumulate = 2
-  return config
+  return small(rot_vqvae.get_config('demo'))
 
 
 def metrics(workdir):

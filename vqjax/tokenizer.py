@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from vqjax import networks, quantizers
@@ -148,8 +147,3 @@ def build(model: Mapping, quantizer: Mapping) -> Tokenizer:
     post_quant=None if head == 'none' else Projection(z_channels),
     **outer,
   )
-
-
-def num_params(tree):
-  """Number of values in a tree of arrays."""
-  return sum(x.size for x in jax.tree.leaves(tree))

@@ -43,11 +43,7 @@ def evaluate(config, workdir, *, step=None, num_images=None) -> dict:
   plan = recipe.build(config, num_examples=1)  # the length of the run does not matter here
   create = lambda key: state.create(plan, key, (1, size, size, 3))
   abstract = jax.eval_shape(create, jax.random.key(0))
-  target = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    abstract,
-    sharding.state(mesh, abstract),
-  )
+  target = sharding.target(abstract, sharding.state(mesh, abstract))
   with checkpoint.Checkpoints(workdir / 'checkpoints', read_only=True) as checkpoints:
     restored = checkpoints.restore(target, step if step is not None else checkpoints.best_step())
   if restored is None:

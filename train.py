@@ -101,10 +101,7 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
     checkpoints = stack.enter_context(
       Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
     )
-    target = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
-    )
-    restored = checkpoints.restore(target)
+    restored = checkpoints.restore(sharding.target(abstract, shardings))
     if restored is None:
       now = jax.jit(create, out_shardings=shardings)(key)
       start, seen = 0, 0

@@ -59,6 +59,12 @@ def state(mesh, abstract_state):
   return jax.tree.map(of, abstract_state)
 
 
+def target(abstract_state, shardings):
+  """What a checkpoint is restored to: shapes and dtypes, each with its place on the mesh."""
+  place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+  return jax.tree.map(place, abstract_state, shardings)
+
+
 def put_batch(mesh, local):
   """The arrays of one process [local_B ...] -> global arrays [B ...] split over the mesh."""
   put = lambda x: jax.make_array_from_process_local_data(batch(mesh), np.asarray(x))

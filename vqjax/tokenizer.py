@@ -117,7 +117,8 @@ def build(model: Mapping, quantizer: Mapping) -> Tokenizer:
     codes = quantizers.build(quantizer)
   except (ValueError, TypeError) as error:
     raise UserError(f'config.quantizer: {error}') from error
-  fields = dict(model)
+  # Lists come from JSON; a module's fields must hash.
+  fields = {n: tuple(v) if isinstance(v, list) else v for n, v in model.items()}
   network = fields.pop('network')
   if network != 'cnn':
     raise UserError(f'config.model.network is {network!r}; legal: cnn.')
@@ -133,11 +134,9 @@ def build(model: Mapping, quantizer: Mapping) -> Tokenizer:
       'be equal: set one to the other, or config.model.head=linear.'
     )
   outer = {name: fields.pop(name) for name in ('unit_latents', 'pixel_mean', 'pixel_std')}
-  outer = {name: tuple(v) if isinstance(v, (tuple, list)) else v for name, v in outer.items()}
   legal = [field.name for field in dataclasses.fields(networks.Decoder)]
   if unknown := [name for name in fields if name not in legal]:
     raise UserError(f'config.model.{unknown[0]} is unknown to the cnn; legal: {", ".join(legal)}.')
-  fields = {n: tuple(v) if isinstance(v, (tuple, list)) else v for n, v in fields.items()}
   fields['dtype'] = jnp.dtype(dtype)
   return Tokenizer(
     encoder=networks.Encoder(**fields, z_channels=z_channels),

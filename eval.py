@@ -71,6 +71,8 @@ def evaluate(config, workdir, *, step=None, num_images=None) -> dict:
     'data': source.description,
     'images': f'{size} x {size}, ' + json.dumps(config.data.eval.to_dict()),
     'rounding': 'clipped to [0, 1], rounded to 8 bits',
+    # A Sinkhorn assignment depends on the whole batch, so the reader must know.
+    'tokens': f'taken by {getattr(plan.tokenizer.quantizer.core, "eval_assign", "rounding")}',
     'weights': 'moving average' if config.ema_decay else 'as trained',
     'computed on': f'{jax.devices()[0].device_kind}, model in {config.model.dtype}',
     'metrics': evaluation.PROTOCOL | evaluation.NOT_COMPUTED,

@@ -126,6 +126,9 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
         )
       )
     )
+    if restored is None and config.seed_codebook_batches:
+      log.info('seeding the codebook from %d batches', config.seed_codebook_batches)
+      now = _seed_codebooks(plan, config, sources['train'], mesh, shardings, now, processes)
     progress = run_logging.Progress(total, config.batch_size, start_step=start)
     pending, held_out, started = [], {}, time.perf_counter()
 
@@ -168,6 +171,20 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
   log.info('done: %d steps in %s', total, workdir)
   log.info('next: python eval.py --workdir=%s', workdir)
   return held_out
+
+
+def _seed_codebooks(plan, config, source, mesh, shardings, now, processes):
+  """The first training batches, drawn beside the loop's own, through k-means."""
+  with contextlib.closing(
+    datasets.train_batches(
+      source, config.data, batch_size=config.batch_size, seed=config.seed, start=0, **processes
+    )
+  ) as batches:
+    images = [
+      sharding.put_batch(mesh, next(batches)['image']) for _ in range(config.seed_codebook_batches)
+    ]
+  seed = jax.jit(functools.partial(step_functions.seed_codebooks, plan), out_shardings=shardings)
+  return seed(now, images)
 
 
 def _summary(pending, workdir):

@@ -26,6 +26,7 @@ def default():
   config.batch_size = 0  # global: all devices, all micro-batches
   config.accumulate = 1  # micro-batches per optimizer step; an EMA codebook moves in each
   config.accumulate_gradients = 'mean'  # or 'sum', as PyTorch's loss.backward() in a loop
+  config.seed_codebook_batches = 0  # k-means on the latents of these first batches; 0: none
   config.ema_decay = 0.0  # moving average of the weights, used by evaluation; 0: none
 
   # Devices: the batch is split over data x fsdp, parameters and optimizer state over fsdp.
@@ -52,11 +53,17 @@ def default():
   config.model.pixel_mean = (0.5, 0.5, 0.5)  # the model sees (pixel - mean) / std, pixel in [0, 1]
   config.model.pixel_std = (0.5, 0.5, 0.5)
 
+  # Fields of vqjax.quantizers.VectorQuantizer; a choice with settings is {'name': ..., **settings}.
+  # Other quantizers stand in its place as a whole: {'name': 'fsq', 'levels': (8, 5, 5, 5)},
+  # {'name': 'residual', 'depth': 4, 'base': {...}}.
   config.quantizer = ConfigDict()
   config.quantizer.num_codes = 8192
   config.quantizer.assign = 'nearest'
+  config.quantizer.eval_assign = 'nearest'  # what tokenizing and evaluation use
   config.quantizer.estimator = 'straight_through'
-  config.quantizer.learner = 'gradient'  # or {'name': 'ema', 'decay': 0.99}
+  config.quantizer.transform = 'none'  # or linear, affine, running_affine
+  config.quantizer.learner = 'gradient'  # or {'name': 'ema', 'decay': 0.99}, alternating, frozen
+  config.quantizer.replacement = 'none'  # of dead codes: or least_recent, rarely_used
   config.quantizer.sphere = False  # cosine codebook
   config.quantizer.commitment_weight = 0.25  # pulls the encoder to the code
   config.quantizer.codebook_weight = 1.0  # pulls the code to the encoder

@@ -248,7 +248,10 @@ def test_an_ema_codebook_moves_once_per_micro_batch():
   def update(vq, z):
     z = z.reshape(-1, z.shape[-1])
     indices = nearest_code(z, vq['codebook'])
-    codebook, learner = model.quantizer.learner.update(vq['codebook'], vq['learner'], z, indices)
+    mask, space = jnp.ones(indices.shape, bool), model.quantizer.space({})
+    codebook, learner = model.quantizer.learner.update(
+      vq['codebook'], vq['learner'], z, indices, mask, space
+    )
     return {'codebook': codebook, 'learner': learner}
 
   vq = initial.variables['vq']['quantizer']

@@ -14,7 +14,7 @@ PROTOCOL = {
   'psnr': 'dB, RGB, 8-bit images, mean over images',
   'ssim': 'RGB, Gaussian window (sigma 1.5, 11 taps), 8-bit images, mean over images',
   'rec_loss': "pixel term of the objective in the model's range, before rounding",
-  'usage': 'fraction of codes that occur in the whole set, nearest code',
+  'usage': 'fraction of codes that occur in the whole set',
   'perplexity': 'exp of the entropy of the code frequencies over the whole set',
   'psnr_mean_color': "PSNR of an image of each original's own mean colour, for comparison",
 }

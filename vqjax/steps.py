@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from vqjax import losses, metrics
-from vqjax.quantizers import code_counts
+from vqjax.quantizers import code_counts, replace_dead_codes
+from vqjax.quantizers import seed_codebooks as seed_quantizer
 from vqjax.recipe import Recipe
 from vqjax.state import Network, TrainState
 from vqjax.tokenizer import to_uint8
@@ -28,7 +29,8 @@ def train_step(recipe: Recipe, state: TrainState, images, *, adversarial: bool):
   """
   generator, discriminator = state.generator, state.discriminator
   batches = _micro_batches(recipe, images)
-  keys = jax.random.split(jax.random.fold_in(state.rng, state.step), recipe.accumulate)
+  step_key = jax.random.fold_in(state.rng, state.step)
+  keys = jax.random.split(step_key, recipe.accumulate)
 
   def generator_phase(variables, xs):
     now = generator.replace(variables=variables[0])
@@ -41,6 +43,10 @@ def train_step(recipe: Recipe, state: TrainState, images, *, adversarial: bool):
   )
   generator, scalars['grad_norm'] = _update(recipe, generator, gradient)
   generator = generator.replace(variables=variables[0])
+  if getattr(recipe.tokenizer.quantizer.core, 'replacement', None) is not None:
+    generator = _replace_dead_codes(
+      recipe, generator, jax.random.fold_in(step_key, recipe.accumulate)
+    )
 
   if adversarial:
     discriminator = discriminator.replace(variables=variables[1])
@@ -71,6 +77,23 @@ def train_step(recipe: Recipe, state: TrainState, images, *, adversarial: bool):
   return TrainState(state.step + 1, state.rng, generator, discriminator, average), scalars
 
 
+def seed_codebooks(recipe: Recipe, state: TrainState, images) -> TrainState:
+  """Seeds the codebooks by k-means on what the encoder makes of `images`, uint8 [B H W 3] each."""
+  model, generator = recipe.tokenizer, state.generator
+  variables = {'params': generator.params, **generator.variables}
+  latents = jnp.stack(
+    [model.apply(variables, model.normalize(batch), method='latents') for batch in images]
+  )
+  own = {name: tree['quantizer'] for name, tree in variables.items() if 'quantizer' in tree}
+  seeded = seed_quantizer(model.quantizer, own, latents, jax.random.fold_in(state.rng, 0))
+  variables |= {name: variables[name] | {'quantizer': tree} for name, tree in seeded.items()}
+  params = variables.pop('params')
+  return state.replace(
+    generator=generator.replace(params=params, variables=variables),
+    ema=None if state.ema is None else jax.tree.map(jnp.copy, params),
+  )
+
+
 def eval_step(recipe: Recipe, params, variables, images, mask):
   """Evaluates uint8 images [B H W 3], those where `mask` [B] holds.
 
@@ -81,7 +104,7 @@ def eval_step(recipe: Recipe, params, variables, images, mask):
   """
   model = recipe.tokenizer
   x = model.normalize(images)
-  y, quantized = model.apply({'params': params, **variables}, x, train=False)
+  y, quantized = model.apply({'params': params, **variables}, x, train=False, mask=mask)
   pixels = to_uint8(model.denormalize(y))
   mean_color = jnp.mean(images.astype(jnp.float32) / 255, axis=(1, 2), keepdims=True)
   values = {
@@ -130,7 +153,8 @@ def _generator_gradient(recipe, generator, discriminator, images, key):
   scalars |= {
     'loss': loss,
     'quantizer': quantizer_loss,
-    'commitment': quantized.metrics['commitment'],
+    # Usage and perplexity are computed from the counts of all steps between two log lines.
+    **{n: v for n, v in quantized.metrics.items() if n not in ('usage', 'perplexity', 'codebook')},
     'code_counts': code_counts(quantized.indices.reshape(-1), recipe.num_codes),
   }
   return gradient, (variables, opponent_variables), (scalars, y)
@@ -195,6 +219,19 @@ def _update(recipe, network: Network, gradient):
     updates, opt_state = recipe.optimizer.update(gradient, network.opt_state, network.params)
   params = optax.apply_updates(network.params, updates)
   return network.replace(params=params, opt_state=opt_state), optax.tree.norm(gradient)
+
+
+def _replace_dead_codes(recipe, network: Network, key):
+  """Revives dead codes after the optimizer's step, and starts their moments anew."""
+  variables, opt_state = replace_dead_codes(
+    recipe.tokenizer.quantizer,
+    {'params': network.params, **network.variables},
+    key,
+    optimizer=recipe.optimizer,
+    opt_state=network.opt_state,
+  )
+  params = variables.pop('params')
+  return network.replace(params=params, variables=variables, opt_state=opt_state)
 
 
 def _micro_batches(recipe, images):

@@ -57,9 +57,9 @@ class Tokenizer(nn.Module):
   # Path of the kernel that the adaptive weight of the GAN term looks at.
   last_kernel = ('decoder', 'conv_out', 'kernel')
 
-  def __call__(self, images, train: bool = False):
+  def __call__(self, images, train: bool = False, mask=None):
     """Images [B H W 3] -> (reconstruction [B H W 3], Quantized)."""
-    quantized = self.encode(images, train)
+    quantized = self.encode(images, train, mask)
     return self.decode(quantized.z_q, train), quantized
 
   def latents(self, images, train: bool = False):
@@ -69,9 +69,16 @@ class Tokenizer(nn.Module):
       z = self.pre_quant(z)
     return quantizers.unit(z) if self.unit_latents else z
 
-  def encode(self, images, train: bool = False) -> quantizers.Quantized:
-    """Images [B H W 3] -> Quantized with indices [B h w]."""
-    return self.quantizer(self.latents(images, train), train=train)
+  def encode(self, images, train: bool = False, mask=None) -> quantizers.Quantized:
+    """Images [B H W 3] -> Quantized with indices [B h w].
+
+    Images where `mask` [B] is false count nowhere: they fill up a batch, and must not sway an
+    assignment that looks at all of it.
+    """
+    z = self.latents(images, train)
+    if mask is not None:
+      mask = jnp.broadcast_to(mask.reshape(-1, *(1,) * (z.ndim - 2)), z.shape[:-1])
+    return self.quantizer(z, train=train, mask=mask)
 
   def decode(self, z_q, train: bool = False):
     """Code vectors [B h w D] -> images [B H W 3]."""

@@ -36,18 +36,38 @@ def test_far_codes_lose_in_every_block():
   np.testing.assert_array_equal(nearest_code(z, codes, block=2), [0, 0, 0])
 
 
-def test_no_n_by_k_matrix_at_large_k():
+def test_default_block_does_not_divide_the_codes():
+  z = jax.random.normal(jax.random.key(0), (2**13, 3))
+  codes = jax.random.normal(jax.random.key(1), (300, 3))
+  np.testing.assert_array_equal(nearest_code(z, codes), brute_force(z, codes))
+
+
+@pytest.mark.parametrize('block', [None, 2, 100])
+def test_row_that_is_not_finite_gets_a_code_and_spoils_no_other(block):
+  z = jax.random.normal(jax.random.key(0), (9, 4))
+  codes = jax.random.normal(jax.random.key(1), (5, 4))
+  bad = z.at[2].set(jnp.nan).at[5].set(jnp.inf).at[6, 0].set(-jnp.inf)
+  index = np.asarray(nearest_code(bad, codes, block=block))
+  assert (index >= 0).all()
+  assert (index < 5).all()
+  good = [0, 1, 3, 4, 7, 8]
+  np.testing.assert_array_equal(index[good], brute_force(z, codes)[good])
+
+
+@pytest.mark.parametrize('block', [None, 4096])
+def test_no_n_by_k_matrix_at_large_k(block):
   n, k, d = 512, 2**18, 8
   shapes = (jax.ShapeDtypeStruct((n, d), jnp.float32), jax.ShapeDtypeStruct((k, d), jnp.float32))
-  compiled = jax.jit(lambda z, c: nearest_code(z, c, block=4096)).lower(*shapes).compile()
+  compiled = jax.jit(lambda z, c: nearest_code(z, c, block=block)).lower(*shapes).compile()
   assert compiled.memory_analysis().temp_size_in_bytes < n * k * 4 / 8
 
 
-def test_sharded_rows_stay_in_place():
+@pytest.mark.parametrize('block', [None, 32])
+def test_sharded_rows_stay_in_place(block):
   mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
   z = jax.random.normal(jax.random.key(0), (256, 6))
   codes = jax.random.normal(jax.random.key(1), (100, 6))
-  find = jax.jit(lambda z, c: nearest_code(z, c, block=32))
+  find = jax.jit(lambda z, c: nearest_code(z, c, block=block))
   sharded = jax.device_put(z, NamedSharding(mesh, PartitionSpec('data')))
   replicated = jax.device_put(codes, NamedSharding(mesh, PartitionSpec()))
   np.testing.assert_array_equal(find(sharded, replicated), brute_force(z, codes))

@@ -3,31 +3,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_data import load
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vqjax.quantizers import (
+  Affine,
   Ema,
+  Gumbel,
   Rotation,
+  Stochastic,
+  Sync,
   VectorQuantizer,
   build,
-  reflection,
   rotation,
   straight_through,
-  tangent_rotation,
-)
-
-ESTIMATORS = [
-  straight_through,
-  rotation,
-  tangent_rotation,
-  reflection,
-  Rotation('inv_norm', 'drop'),
-]
-LEARNERS = [None, Ema(0.8), Ema(0.8, init_count=0.0, hold=False)]
-product = lambda test: pytest.mark.parametrize('sphere', [False, True], ids=['flat', 'sphere'])(
-  pytest.mark.parametrize('learner', LEARNERS, ids=str)(
-    pytest.mark.parametrize('estimator', ESTIMATORS, ids=str)(test)
-  )
 )
 
 
@@ -98,93 +85,7 @@ def test_gradient_codebook_follows_the_reference(name, weights, sphere):
   np.testing.assert_allclose(grads[1], data['out_gcb'], atol=1e-6, rtol=1e-5)
 
 
-# Properties over the product of choices.
-
-
-@product
-def test_value_is_the_gathered_code_and_tokens_round_trip(estimator, learner, sphere):
-  vq, variables, z = make(estimator, learner, sphere)
-  out, _ = train(vq, variables, z)
-  still = vq.apply(variables, z, train=False)
-  assert (out.z_q == vq.apply(variables, out.indices, method='lookup')).all()
-  assert (still.z_q == vq.apply(variables, still.indices, method='lookup')).all()
-  assert (still.indices == out.indices).all()
-  assert out.indices.dtype == jnp.int32
-  if sphere:
-    np.testing.assert_allclose(jnp.linalg.norm(out.z_q, axis=-1), 1, rtol=1e-6)
-
-
-@product
-def test_a_mask_of_ones_is_no_mask_and_padding_changes_nothing(estimator, learner, sphere):
-  vq, variables, z = make(estimator, learner, sphere)
-
-  def run(z, mask):
-    def objective(z):
-      out, state = train(vq, variables, z, mask)
-      return out.loss + jnp.sum(out.z_q[:, :4] ** 2), (out, state)
-
-    return jax.grad(objective, has_aux=True)(z)
-
-  equal = lambda a, b: jax.tree.map(np.testing.assert_array_equal, a, b)
-  equal(run(z, None), run(z, jnp.ones(z.shape[:-1], bool)))
-  mask = jnp.zeros(z.shape[:-1], bool).at[:, :4].set(True)
-  pad = lambda value: z.at[:, 4:].set(value)
-  (gz, (out, state)), (gz2, (out2, state2)) = run(pad(3.0), mask), run(pad(jnp.nan), mask)
-  equal((state, out.loss, out.metrics), (state2, out2.loss, out2.metrics))
-  equal(
-    (gz[:, :4], out.z_q[:, :4], out.indices[:, :4]),
-    (gz2[:, :4], out2.z_q[:, :4], out2.indices[:, :4]),
-  )
-
-
-@product
-def test_gradients_are_finite_and_reach_the_right_owner(estimator, learner, sphere):
-  vq, variables, z = make(estimator, learner, sphere)
-  codebook = variables['params' if learner is None else 'vq']['codebook']
-  z = z.at[0, 0].set(-codebook[0]).at[0, 1].set(0).at[0, 2].set(codebook[3])
-
-  def objective(params, z):
-    out, _ = train(vq, {**variables, 'params': params}, z)
-    return out.loss + jnp.sum(out.z_q**3)
-
-  grads = jax.grad(objective, (0, 1))(variables.get('params', {}), z)
-  assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(grads))
-  assert (grads[1] != 0).any()
-  assert ('codebook' in grads[0] and (grads[0]['codebook'] != 0).any()) == (learner is None)
-
-
-@product
-def test_state_moves_in_training_only(estimator, learner, sphere):
-  vq, variables, z = make(estimator, learner, sphere)
-  assert set(variables) == ({'params'} if learner is None else {'vq'})
-  again = vq.init(jax.random.key(0), 5 * z, train=True)
-  jax.tree.map(np.testing.assert_array_equal, variables, again)  # init does not look at the data
-  _, frozen = vq.apply(variables, z, train=False, mutable=['vq'])
-  jax.tree.map(np.testing.assert_array_equal, frozen.get('vq', {}), variables.get('vq', {}))
-  _, moved = train(vq, variables, z)
-  assert jax.tree.structure(moved.get('vq', {})) == jax.tree.structure(variables.get('vq', {}))
-  if learner is not None:
-    assert (moved['vq']['codebook'] != variables['vq']['codebook']).any()
-
-
-@product
-def test_eight_devices_give_what_one_gives(estimator, learner, sphere):
-  vq, variables, z = make(estimator, learner, sphere, shape=(16, 6, 8))
-  mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
-
-  @jax.jit
-  def step(variables, z):
-    def objective(params, z):
-      out, state = train(vq, {**variables, 'params': params}, z)
-      return out.loss + jnp.mean(out.z_q**2), (out, state)
-
-    return jax.grad(objective, (0, 1), has_aux=True)(variables.get('params', {}), z)
-
-  one = step(variables, z)
-  put = lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec))
-  many = step(put(variables, PartitionSpec()), put(z, PartitionSpec('data')))
-  assert (one[1][0].indices == many[1][0].indices).all()
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-6), one, many)
+# Properties of single choices; test_product.py has those of all combinations.
 
 
 @pytest.mark.parametrize('sphere', [False, True])
@@ -273,7 +174,7 @@ def test_build_equals_the_constructor():
       r"learner 'ema' has no setting 'deca'",
     ),
     ({'num_codes': 8, 'learner': {'name': 'ema', 'decay': 1.5}}, r'Ema\.decay is 1\.5; legal'),
-    ({'num_codes': 0}, r'num_codes is 0; legal: at least 1'),
+    ({'num_codes': 0}, r'num_codes is 0; legal: at least 2'),
   ],
 )
 def test_build_names_the_mistake(spec, message):
@@ -292,3 +193,141 @@ def test_kaiming_codebook_has_the_reference_bound():
   codebook = init(jax.random.key(0), (32, 8), jnp.float32)
   bound = np.sqrt(6 / (32 * 8))
   assert bound * 0.97 < jnp.abs(codebook).max() <= bound
+
+
+@pytest.mark.parametrize('choice', ['learner', 'init'])
+def test_init_does_not_look_at_the_data(choice):
+  vq, variables, z = make(learner=Ema(0.8) if choice == 'learner' else None)
+  again = vq.init(jax.random.key(0), 5 * z, train=True)
+  jax.tree.map(np.testing.assert_array_equal, variables, again)
+
+
+@pytest.mark.parametrize('learner', [None, Ema(0.8)], ids=str)
+def test_the_gradient_reaches_the_codebook_exactly_when_nobody_else_moves_it(learner):
+  vq, variables, z = make(learner=learner)
+  assert set(variables) == ({'params'} if learner is None else {'vq'})
+
+  def objective(variables):
+    out = vq.apply(variables, z, train=False)
+    return out.loss + jnp.sum(out.z_q**3)
+
+  owner = 'params' if learner is None else 'vq'
+  grads = jax.grad(lambda codebook: objective({owner: variables[owner] | codebook}))(
+    {'codebook': variables[owner]['codebook']}
+  )
+  assert (grads['codebook'] != 0).any() == (learner is None)
+
+
+def test_rows_that_are_not_finite_move_no_codebook():
+  vq, variables, z = make(learner=Ema(0.8))
+  step = jax.jit(lambda z: train(vq, variables, z))
+  _, state = step(z.at[0, 0].set(jnp.nan))
+  assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+  _, without = step(z.at[0, 0].set(jnp.inf))
+  jax.tree.map(np.testing.assert_array_equal, state, without)
+  out, state = train(vq, variables, z)
+  assert (state['vq']['codebook'] != without['vq']['codebook']).any()
+  out, _ = step(z.at[0, 0].set(jnp.nan))
+  assert jnp.isnan(out.loss)  # loud, not silent
+
+
+def test_an_annealed_temperature_follows_its_own_step():
+  """At a temperature that falls to almost nothing, the drawn code becomes the nearest."""
+  schedule = lambda step: jnp.where(step < 3, 100.0, 1e-6)
+  vq = VectorQuantizer(16, assign=Stochastic(schedule))
+  z = jax.random.normal(jax.random.key(1), (64, 8))
+  rngs = {'params': jax.random.key(0), 'vq': jax.random.key(0)}
+  variables = vq.init(rngs, z, train=True)
+  nearest = vq.apply(variables, z, train=False).indices
+  agreement = []
+  for step in range(5):
+    rngs = {'vq': jax.random.key(step)}
+    out, state = vq.apply(variables, z, train=True, mutable=['vq'], rngs=rngs)
+    variables |= state
+    agreement.append(float((out.indices == nearest).mean()))
+  assert max(agreement[:3]) < 0.5
+  assert agreement[3:] == [1, 1]
+  assert variables['vq']['step'] == 5
+
+
+def test_stochastic_draws_with_the_stated_probabilities():
+  z, codes = jnp.zeros((20_000, 1)), jnp.array([[0.5], [1.0], [-2.0]])
+  for squared in (False, True):
+    distance = np.abs(np.array([0.5, 1, 2])) ** (2 if squared else 1)
+    expected = np.exp(-distance / 0.7) / np.exp(-distance / 0.7).sum()
+    drawn = Stochastic(0.7, squared)(z, codes, key=jax.random.key(0))
+    np.testing.assert_allclose(np.bincount(drawn) / len(drawn), expected, atol=0.02)
+
+
+def test_gumbel_has_the_gradient_of_its_relaxation():
+  z = jax.random.normal(jax.random.key(1), (6, 4))
+  codes = jax.random.normal(jax.random.key(2), (5, 4))
+  key, t = jax.random.key(3), 0.8
+  vq = VectorQuantizer(5, assign=Gumbel(t), commitment_weight=0.0, codebook_weight=0.0)
+
+  def ours(codes, z):
+    out = vq.apply({'params': {'codebook': codes}}, z, train=True, rngs={'vq': key})
+    return jnp.sum(out.z_q**2), out
+
+  def relaxation(codes, z):
+    logits = -jnp.sum((z[:, None] - codes[None]) ** 2, -1)
+    noise = vq.apply(
+      {}, method=lambda m: jax.random.gumbel(m.make_rng('vq'), (6, 5)), rngs={'vq': key}
+    )
+    return jax.nn.softmax((logits + noise) / t) @ codes, (logits + noise).argmax(-1)
+
+  grads, out = jax.grad(ours, (0, 1), has_aux=True)(codes, z)
+  (mixture, chosen), pull = jax.vjp(relaxation, codes, z)
+  np.testing.assert_array_equal(out.indices, chosen)
+  np.testing.assert_array_equal(out.z_q, codes[chosen])
+  expected = pull((2 * codes[chosen], np.zeros(chosen.shape, jax.dtypes.float0)))
+  for a, b in zip(grads, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+# What wrong use gets.
+
+
+@pytest.mark.parametrize(
+  ('z', 'mask', 'message'),
+  [
+    (np.zeros((2, 6, 8), np.int32), None, r'z has dtype int32; legal: floating point'),
+    (np.zeros((0, 8), np.float32), None, r'z has shape \(0, 8\) and no row'),
+    (np.float32(1), None, r'z has shape \(\) and no row'),
+    (np.zeros((2, 6, 7), np.float32), None, r'z has width 7, but the codebook is 16 x 8'),
+    (np.zeros((2, 6, 8), np.float32), np.ones((2, 6, 1), bool), r'mask has shape \(2, 6, 1\)'),
+    (np.zeros((2, 6, 8), np.float32), np.zeros((2, 6), bool), r'mask is false in all 12 rows'),
+    (np.full((2, 6, 8), np.nan, np.float32), None, r'z has 12 of 12 rows that are not finite'),
+  ],
+)
+def test_bad_input_is_named(z, mask, message):
+  vq, variables, _ = make()
+  with pytest.raises(ValueError, match=message):
+    vq.apply(variables, z, train=False, mask=mask)
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'num_codes': 1}, r'num_codes is 1; legal: at least 2'),
+    ({'transform': Affine(groups=3)}, r'transform has groups=3; legal: divisors of num_codes=16'),
+    ({'loss': 'huber'}, r"loss is 'huber'; legal: l2, l1, cross_entropy"),
+    ({'eval_assign': Stochastic()}, r'eval_assign is Stochastic.*so tokens would be random'),
+    ({'assign': Gumbel(), 'estimator': rotation}, r'assign=Gumbel brings its own gradient'),
+    ({'estimator': Sync(rotation), 'learner': Ema()}, r'with learner=Ema.*no gradient reaches'),
+  ],
+)
+def test_impossible_fields_are_named(fields, message):
+  with pytest.raises(ValueError, match=message):
+    VectorQuantizer(**({'num_codes': 16} | fields))
+
+
+def test_rotation_with_drawn_codes_warns():
+  with pytest.warns(UserWarning, match='known to diverge: a drawn code may lie anywhere'):
+    VectorQuantizer(16, assign=Stochastic(), estimator=Sync(rotation))
+
+
+def test_a_draw_without_a_key_says_which():
+  vq = VectorQuantizer(16, assign=Stochastic())
+  with pytest.raises(ValueError, match=r'Stochastic draws codes and has no key; apply with rngs'):
+    vq.apply(vq.init(jax.random.key(0), jnp.ones((4, 8)), train=True), jnp.ones((4, 8)), train=True)

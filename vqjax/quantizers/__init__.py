@@ -7,25 +7,39 @@ z_q = vq.apply(variables, out.indices, method='lookup')
 """
 
 # Which code a row takes.
-from vqjax.quantizers.assignments import Nearest
+from vqjax.quantizers.assignments import Gumbel, Nearest, Stochastic
 
 # A quantizer from a plain dict.
 from vqjax.quantizers.build import build
 
+# Structure: groups of channels, levels of residuals.
+from vqjax.quantizers.composite import Grouped, Residual
+
 # What the gradient sees in place of the rounding step.
 from vqjax.quantizers.estimators import (
+  Directional,
   Estimator,
   Reflection,
   Rotation,
   StraightThrough,
+  Sync,
   reflection,
   rotation,
   straight_through,
   tangent_rotation,
 )
 
+# What the gradient would be without rounding: two studies.
+from vqjax.quantizers.exact_gradient import double_forward, hessian_vector
+
+# Where a codebook starts.
+from vqjax.quantizers.kmeans import kmeans, kmeans_plus_plus, lloyd
+
+# Quantizers without a codebook.
+from vqjax.quantizers.lattice import BSQ, FSQ, LFQ
+
 # Who moves the codebook when it is not the gradient.
-from vqjax.quantizers.learners import Ema, EmaState
+from vqjax.quantizers.learners import Alternating, Ema, EmaState, Frozen
 
 # The search behind Nearest.
 from vqjax.quantizers.lookup import nearest_code
@@ -33,32 +47,74 @@ from vqjax.quantizers.lookup import nearest_code
 # Statistics and norms.
 from vqjax.quantizers.ops import code_counts, masked_mean, perplexity, unit, usage
 
-# The layer and what it returns.
-from vqjax.quantizers.vector import (
-  NormalCodebook,
-  Quantized,
-  VectorQuantizer,
-  uniform_codebook,
-)
+# What every quantizer is and returns.
+from vqjax.quantizers.quantizer import Quantized, Quantizer
+
+# Further terms of the loss.
+from vqjax.quantizers.regularizers import Entropy, KLToUniform, Orthogonality, kl_to_uniform
+
+# Which codes are dead, and what to do about it between steps.
+from vqjax.quantizers.replacement import LeastRecent, RarelyUsed, replace_dead_codes
+
+# Codebooks on k-means centres, before step 0.
+from vqjax.quantizers.seeding import seed_codebooks
+
+# The assignment of OptVQ.
+from vqjax.quantizers.sinkhorn import Sinkhorn
+
+# From stored weights to codes.
+from vqjax.quantizers.transforms import Affine, Linear, RunningAffine
+
+# The layer.
+from vqjax.quantizers.vector import NormalCodebook, VectorQuantizer, uniform_codebook
 
 __all__ = [
+  'BSQ',
+  'FSQ',
+  'LFQ',
+  'Affine',
+  'Alternating',
+  'Directional',
   'Ema',
   'EmaState',
+  'Entropy',
   'Estimator',
+  'Frozen',
+  'Grouped',
+  'Gumbel',
+  'KLToUniform',
+  'LeastRecent',
+  'Linear',
   'Nearest',
   'NormalCodebook',
+  'Orthogonality',
   'Quantized',
+  'Quantizer',
+  'RarelyUsed',
   'Reflection',
+  'Residual',
   'Rotation',
+  'RunningAffine',
+  'Sinkhorn',
+  'Stochastic',
   'StraightThrough',
+  'Sync',
   'VectorQuantizer',
   'build',
   'code_counts',
+  'double_forward',
+  'hessian_vector',
+  'kl_to_uniform',
+  'kmeans',
+  'kmeans_plus_plus',
+  'lloyd',
   'masked_mean',
   'nearest_code',
   'perplexity',
   'reflection',
+  'replace_dead_codes',
   'rotation',
+  'seed_codebooks',
   'straight_through',
   'tangent_rotation',
   'uniform_codebook',

@@ -4,21 +4,76 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax
+import optax
 
-from vqjax.quantizers import assignments, estimators, learners, vector
+from vqjax.quantizers import (
+  assignments,
+  composite,
+  estimators,
+  lattice,
+  learners,
+  regularizers,
+  replacement,
+  sinkhorn,
+  transforms,
+  vector,
+)
+from vqjax.quantizers.quantizer import Quantizer
+
+# What a spec's own `name` may be.
+QUANTIZERS = {
+  'vector': vector.VectorQuantizer,
+  'grouped': composite.Grouped,
+  'residual': composite.Residual,
+  'fsq': lattice.FSQ,
+  'lfq': lattice.LFQ,
+  'bsq': lattice.BSQ,
+}
+
+OPTIMIZERS = {'sgd': optax.sgd, 'adam': optax.adam}
+
+ESTIMATORS = {
+  'straight_through': estimators.straight_through,
+  'rotation': estimators.rotation,
+  'tangent_rotation': estimators.tangent_rotation,
+  'reflection': estimators.reflection,
+  'directional': estimators.Directional(),
+  'sync': estimators.Sync(),
+}
 
 # Named values and classes that a config may name, by field. A name stands for itself, or for
 # {'name': NAME, **settings} where it has settings.
 CHOICES = {
-  'estimator': {
-    'straight_through': estimators.straight_through,
-    'rotation': estimators.rotation,
-    'tangent_rotation': estimators.tangent_rotation,
-    'reflection': estimators.reflection,
+  'estimator': ESTIMATORS,
+  'assign': {
+    'nearest': assignments.Nearest(),
+    'sinkhorn': sinkhorn.Sinkhorn(),
+    'stochastic': assignments.Stochastic(),
+    'gumbel': assignments.Gumbel(),
   },
-  'assign': {'nearest': assignments.Nearest()},
-  'eval_assign': {'nearest': assignments.Nearest()},
-  'learner': {'gradient': None, 'ema': learners.Ema()},
+  'eval_assign': {'nearest': assignments.Nearest(), 'sinkhorn': sinkhorn.Sinkhorn()},
+  'transform': {
+    'none': None,
+    'linear': transforms.Linear(),
+    'affine': transforms.Affine(),
+    'running_affine': transforms.RunningAffine(),
+  },
+  'learner': {
+    'gradient': None,
+    'ema': learners.Ema(),
+    'alternating': learners.Alternating,  # {'optimizer': 'sgd', 'learning_rate': ..., ...}
+    'frozen': learners.Frozen(),
+  },
+  'replacement': {
+    'none': None,
+    'least_recent': replacement.LeastRecent(),
+    'rarely_used': replacement.RarelyUsed(),
+  },
+  'regularizers': {
+    'entropy': regularizers.Entropy(),
+    'orthogonality': regularizers.Orthogonality(),
+    'kl_to_uniform': regularizers.KLToUniform(),
+  },
   'codebook_init': {
     'uniform': vector.uniform_codebook,
     'normal': vector.NormalCodebook(),
@@ -30,22 +85,43 @@ CHOICES = {
 }
 
 
-def build(spec: Mapping) -> vector.VectorQuantizer:
-  """Builds a quantizer from a dict of its fields.
+def build(spec: Mapping) -> Quantizer:
+  """Builds a quantizer from a dict of its fields; `name` says which, `vector` where there is none.
 
   `build({'num_codes': 8192, 'estimator': 'rotation', 'learner': {'name': 'ema', 'decay': 0.8}})`
+  `build({'name': 'residual', 'depth': 4, 'base': {'num_codes': 1024}})`
+  `build({'name': 'fsq', 'levels': (8, 5, 5, 5)})`
 
   Raises:
     ValueError: an unknown field, name or setting; the message lists the legal ones.
   """
-  legal = [f.name for f in dataclasses.fields(vector.VectorQuantizer)]
-  legal = [name for name in legal if name not in ('parent', 'name')]
+  spec = dict(spec)
+  name = spec.pop('name', 'vector')
+  if name not in QUANTIZERS:
+    raise ValueError(f'name is {name!r}; legal: {", ".join(QUANTIZERS)}.')
+  kind = QUANTIZERS[name]
+  declared = dataclasses.fields(kind)
+  legal = [field.name for field in declared if field.name not in ('parent', 'name')]
   fields = {}
   for field, value in spec.items():
     if field not in legal:
-      raise ValueError(f'{field!r} is no quantizer field; legal: {", ".join(legal)}.')
-    fields[field] = _choose(field, value) if field in CHOICES else value
-  return vector.VectorQuantizer(**fields)
+      raise ValueError(f'{field!r} is no quantizer field of {name!r}; legal: {", ".join(legal)}.')
+    fields[field] = _value(field, value)
+  missing = dataclasses.MISSING
+  required = [f.name for f in declared if f.default is missing and f.default_factory is missing]
+  if absent := [field for field in required if field in legal and field not in fields]:
+    raise ValueError(f'{name!r} needs {absent[0]!r}; set it.')
+  return kind(**fields)
+
+
+def _value(field, value):
+  if field == 'base':
+    return build(value)
+  if field == 'regularizers':
+    return tuple(_choose(field, entry) for entry in value)
+  if field in CHOICES:
+    return _choose(field, value)
+  return tuple(value) if isinstance(value, list) else value  # lists come from JSON; fields hash
 
 
 def _choose(field, value):
@@ -55,6 +131,8 @@ def _choose(field, value):
   if name not in choices:
     raise ValueError(f'{field} is {name!r}; legal: {", ".join(choices)}.')
   choice = choices[name]
+  if choice is learners.Alternating:
+    return _alternating(settings)
   if not settings:
     return choice
   known = [f.name for f in dataclasses.fields(choice)] if dataclasses.is_dataclass(choice) else []
@@ -62,4 +140,20 @@ def _choose(field, value):
     raise ValueError(
       f'{field} {name!r} has no setting {unknown[0]!r}; it has {", ".join(known) or "none"}.'
     )
+  if isinstance(choice, estimators.Sync) and 'base' in settings:
+    settings['base'] = _choose('estimator', settings['base'])
   return dataclasses.replace(choice, **settings)
+
+
+def _alternating(settings):
+  name = settings.pop('optimizer', 'sgd')
+  if name not in OPTIMIZERS:
+    raise ValueError(
+      f"learner 'alternating' has optimizer={name!r}; legal: {', '.join(OPTIMIZERS)}."
+    )
+  if 'learning_rate' not in settings:
+    raise ValueError("learner 'alternating' needs a learning_rate; set it.")
+  try:
+    return learners.Alternating(OPTIMIZERS[name](**settings))
+  except TypeError as error:
+    raise ValueError(f"learner 'alternating', optimizer {name!r}: {error}.") from error

@@ -7,6 +7,7 @@ output, hats are unit vectors, `l = |q| / |e|`.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -158,6 +159,80 @@ class Reflection(_LinearMap):
 
   def _apply(self, u, v, x):
     return self._transposed(u, v, x)  # H is symmetric
+
+
+@dataclasses.dataclass(frozen=True)
+class Sync:
+  """Synchronized update: the code really receives `nu` times the task's gradient.
+
+  `z_q = base(z, q)` in value and in the gradient for `z`; `dq = nu g`, added up over the rows of
+  a code. Huh et al., Straightening Out the Straight-Through Estimator (ICML 2023), equation 21;
+  vqtorch's `sync_nu`: 0.2 to 2. (The option of this name in vector-quantize-pytorch scales the
+  encoder's gradient by 1 + nu and gives the codebook nothing.)
+
+  Attributes:
+    base: the estimator that `z` sees.
+    nu: at least 0.
+  """
+
+  base: Callable = StraightThrough()
+  nu: float = 1.0
+
+  def __post_init__(self):
+    if self.nu < 0:
+      raise ValueError(f'Sync.nu is {self.nu}; legal: at least 0.')
+
+  def __call__(self, z, q):
+    return _reaching_code(self.nu, self.base(z, q), q)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _reaching_code(nu, y, q):
+  del nu, q
+  return y
+
+
+def _reaching_code_fwd(nu, y, q):
+  del nu, q
+  return y, None
+
+
+def _reaching_code_bwd(nu, _, g):
+  return g, (nu * g.astype(jnp.float32)).astype(g.dtype)
+
+
+_reaching_code.defvjp(_reaching_code_fwd, _reaching_code_bwd)
+
+
+@dataclasses.dataclass(frozen=True)
+class Directional:
+  """DiVeQ: the step from `z` to its code as a learned length along a frozen direction.
+
+  `z_q = z + |q - z| sg[u]`, `u = (q - z + v) / |q - z + v|`, `v ~ N(0, variance)`; so
+  `dq = (u.g) (q - z) / |q - z|` and `dz = g - dq`: the task moves the code, and neither
+  commitment nor codebook loss is needed. Arxiv 2509.26469. Deviation: the noise is in the
+  gradient only, the value is exactly the code, so that tokens decode to what was trained; without
+  a key there is none. A row that equals its code gets `dz = g`, `dq = 0`.
+
+  Attributes:
+    variance: of the noise per element; 5e-3 in vector-quantize-pytorch.
+  """
+
+  variance: float = 5e-3
+
+  def __post_init__(self):
+    if self.variance < 0:
+      raise ValueError(f'Directional.variance is {self.variance}; legal: at least 0.')
+
+  def __call__(self, z, q, key=None):
+    x, code = z.astype(jnp.float32), q.astype(jnp.float32)
+    step = code - x
+    direction = jax.lax.stop_gradient(step)
+    if key is not None and self.variance:
+      noise = jax.random.normal(key, step.shape, jnp.float32)
+      direction = direction + self.variance**0.5 * noise
+    y = x + ops.norm(step) * ops.unit(direction)
+    return ops.with_value(y.astype(z.dtype), q)
 
 
 def _dot(a, b):

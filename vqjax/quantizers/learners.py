@@ -1,15 +1,20 @@
-"""Who moves the codebook when it is not the gradient: `(init, update)` pairs.
+"""Who moves the codebook when it is not the gradient: `(init, update, reset)` pure functions.
 
-`init(codebook) -> state`; `update(codebook, state, z, indices, mask) -> (codebook, state)`. Any
-object with these two methods is a learner; it runs once in every training forward, after the
-codes of that forward were taken.
+`init(weights [K D]) -> state`;
+`update(weights, state, z [N D], indices [N], mask [N], space) -> (weights, state)`, once in every
+training forward after the codes were taken; `space` is the quantizer's transform bound to its
+variables: `space.codes(weights)`, `space.inverse(rows, indices)`. `reset(state, weights,
+replaced [K]) -> state` after the codes `replaced` were overwritten in `weights`. Where `regather`
+is true, the forward returns the moved codes.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import optax
 
 from vqjax.quantizers import ops
 
@@ -28,7 +33,8 @@ class Ema:
 
   `N <- d N + (1 - d) n`, `M <- d M + (1 - d) s`, `code_k = M_k / N~_k` with the Laplace-smoothed
   count `N~_k = T (N_k + eps) / (T + K eps)`, `T = sum N`; n and s are the count and the sum of
-  this forward's rows of code k. van den Oord et al. 2017, appendix A.1.
+  this forward's rows of code k. van den Oord et al. 2017, appendix A.1. Under a transform the
+  rows are those of the weights' side.
 
   Deviation: a code whose count has decayed below 100 eps keeps its place (`hold`); in the
   originals the smoothing pulls it to the origin, where all unused codes pile up.
@@ -45,6 +51,7 @@ class Ema:
   epsilon: float = 1e-5
   init_count: float = 1.0
   hold: bool = True
+  regather: ClassVar[bool] = False
 
   def __post_init__(self):
     if not 0 <= self.decay < 1:
@@ -52,21 +59,85 @@ class Ema:
     if self.epsilon <= 0:
       raise ValueError(f'Ema.epsilon is {self.epsilon}; legal: > 0.')
 
-  def init(self, codebook):
-    counts = jnp.full(codebook.shape[0], self.init_count, jnp.float32)
-    return EmaState(counts=counts, sums=codebook)
+  def init(self, weights):
+    counts = jnp.full(weights.shape[0], self.init_count, jnp.float32)
+    return EmaState(counts=counts, sums=weights)
 
-  def update(self, codebook, state, z, indices, mask=None):
-    num_codes = codebook.shape[0]
-    if mask is not None:
-      z = jnp.where(mask[:, None], z, 0)
-    sums = jnp.zeros_like(codebook).at[indices].add(z)
+  def update(self, weights, state, z, indices, mask, space):
+    num_codes = weights.shape[0]
+    z = jnp.where(mask[:, None], space.inverse(z, indices), 0)
+    sums = jnp.zeros_like(weights).at[indices].add(z)
     fresh = EmaState(ops.code_counts(indices, num_codes, mask), sums)
     mix = lambda old, new: self.decay * old + (1 - self.decay) * new
     state = jax.tree.map(mix, state, fresh)
     total = jnp.sum(state.counts)
     smoothed = (state.counts + self.epsilon) * (total / (total + num_codes * self.epsilon))
-    moved = state.sums / smoothed[:, None]
+    moved = state.sums / jnp.maximum(smoothed, jnp.finfo(jnp.float32).tiny)[:, None]
     if self.hold:
-      moved = jnp.where((state.counts > 100 * self.epsilon)[:, None], moved, codebook)
+      moved = jnp.where((state.counts > 100 * self.epsilon)[:, None], moved, weights)
     return moved, state
+
+  def reset(self, state, weights, replaced):
+    # A revived code weighs as much as an average one: lighter, it would be dead again at once;
+    # and its sum must go with it, or the next update would carry it back.
+    counts = jnp.where(replaced, jnp.maximum(jnp.mean(state.counts), self.epsilon), state.counts)
+    sums = jnp.where(replaced[:, None], weights * counts[:, None], state.sums)
+    return EmaState(counts, sums)
+
+
+@dataclasses.dataclass(frozen=True)
+class Alternating:
+  """One step of the codebook's own optimizer in every forward, before its codes are handed on.
+
+  Minimises `mean((c_i - sg z)^2)` over the weights with the assignment held fixed, then gathers
+  the same indices from the moved codebook: inner and outer problem take turns. Huh et al. (ICML
+  2023), section 4.3; vqtorch's `inplace_optimizer`. Under a transform the gradient goes through
+  it; in groups and levels each codebook has its own state. (In the original the former fails and
+  the latter moves nothing.)
+
+  Attributes:
+    optimizer: any optax transformation, such as `optax.sgd(50.0, momentum=0.9)`.
+  """
+
+  optimizer: optax.GradientTransformation
+  regather: ClassVar[bool] = True
+
+  def init(self, weights):
+    return self.optimizer.init(weights)
+
+  def update(self, weights, state, z, indices, mask, space):
+    def distortion(weights):
+      return ops.masked_mean(jnp.square(space.codes(weights)[indices] - z), mask)
+
+    gradient = jax.grad(distortion)(weights)
+    with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes
+      updates, state = self.optimizer.update(gradient, state, weights)
+    return optax.apply_updates(weights, updates), state
+
+  def reset(self, state, weights, replaced):
+    del weights
+    return optax.tree.map_params(
+      self.optimizer, lambda moment: jnp.where(replaced[:, None], 0, moment), state
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+  """Nobody: the weights stay as they were drawn, and only a learned transform moves the codes.
+
+  SimVQ (arXiv 2411.02038) with `transform=Linear()`; a random projection quantizer without.
+  """
+
+  regather: ClassVar[bool] = False
+
+  def init(self, weights):
+    del weights
+    return {}
+
+  def update(self, weights, state, z, indices, mask, space):
+    del z, indices, mask, space
+    return weights, state
+
+  def reset(self, state, weights, replaced):
+    del weights, replaced
+    return state

@@ -35,10 +35,27 @@ def masked_mean(x, mask=None):
   return jnp.sum(jnp.where(mask[:, None], x, 0)) / count
 
 
+def mean_row(x, mask=None):
+  """Mean of the rows of `x` [N D] where `mask` [N] holds: [D]; 0 without rows."""
+  mask = jnp.ones(x.shape[:1], bool) if mask is None else mask
+  count = jnp.maximum(jnp.sum(mask, dtype=x.dtype), 1)
+  return jnp.sum(jnp.where(mask[:, None], x, 0), axis=0) / count
+
+
+def entropy(p, floor=jnp.finfo(jnp.float32).tiny):
+  """`-sum p log max(p, floor)` over the last axis, in nats; `0 log 0 = 0`, in gradient too."""
+  return -jnp.sum(p * jnp.log(jnp.maximum(p, floor)), axis=-1)
+
+
 def code_counts(indices, num_codes, mask=None):
-  """How often each code occurs: int32 [N] -> float32 [K], rows with a false `mask` left out."""
-  weights = jnp.ones(indices.shape, bool) if mask is None else mask
-  return jnp.zeros(num_codes, jnp.float32).at[indices].add(weights.astype(jnp.float32))
+  """How often each code occurs: int32 [N] -> float32 [K].
+
+  Rows with a false `mask` are left out, and so are tokens outside [0, K), such as the -1 of a
+  level that quantizer dropout left out.
+  """
+  weights = (indices >= 0) if mask is None else mask & (indices >= 0)
+  counts = jnp.zeros(num_codes, jnp.float32)
+  return counts.at[jnp.maximum(indices, 0)].add(weights.astype(jnp.float32), mode='drop')
 
 
 def perplexity(counts):
@@ -46,10 +63,28 @@ def perplexity(counts):
 
   All-zero counts give 1. The originals add 1e-10 inside the logarithm; `0 log 0 = 0` needs none.
   """
-  p = counts / jnp.maximum(jnp.sum(counts), 1)
-  return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(p, p)))
+  return jnp.exp(entropy(counts / jnp.maximum(jnp.sum(counts), 1)))
 
 
 def usage(counts):
   """Fraction of codes that occur at least once: [K] -> [] in [0, 1]."""
   return jnp.mean(counts > 0, dtype=jnp.float32)
+
+
+@jax.custom_vjp
+def with_value(y, q):
+  """`q` in value, `y` in gradient: what `y + sg(q - y)` means, without its rounding."""
+  del y
+  return q
+
+
+def _with_value_fwd(y, q):
+  del y
+  return q, None
+
+
+def _with_value_bwd(_, g):
+  return g, jnp.zeros_like(g)
+
+
+with_value.defvjp(_with_value_fwd, _with_value_bwd)

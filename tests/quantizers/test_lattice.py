@@ -1,0 +1,185 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_data import load
+
+from vqjax.quantizers import BSQ, FSQ, LFQ, Grouped, Residual, rotation
+
+ALL = [
+  FSQ((8, 5, 5, 4)),
+  FSQ((8, 5, 5, 2), symmetric=True, estimator=rotation),
+  FSQ((5, 5, 5, 5), symmetric=True, bound='soft_clamp'),
+  LFQ(4, commitment_weight=0.25),
+  LFQ(4, tokens=2, entropy_bits=3),
+  BSQ(4, commitment_weight=0.25),
+]
+every = pytest.mark.parametrize('quantizer', ALL, ids=lambda q: type(q).__name__)
+apply = lambda quantizer, z, **kwargs: quantizer.apply({}, z, **{'train': True, **kwargs})
+
+
+@pytest.mark.parametrize(('name', 'levels'), [('8555', (8, 5, 5, 5)), ('sym', (8, 5, 5, 2))])
+def test_fsq_follows_the_reference(name, levels):
+  data = load(f'quantizers/fsq_{name}')
+  fsq = FSQ(levels, symmetric=name == 'sym')
+
+  def objective(x):
+    out = apply(fsq, x)
+    return jnp.vdot(data['in_g'], out.z_q), out
+
+  gx, out = jax.grad(objective, has_aux=True)(data['in_x'])
+  np.testing.assert_array_equal(out.indices, data['out_idx'])
+  np.testing.assert_allclose(out.z_q, data['out_y'], atol=1e-6)
+  np.testing.assert_allclose(gx, data['out_gx'], atol=1e-5, rtol=1e-5)
+  codebook = fsq.apply({}, jnp.arange(math.prod(levels)), method='lookup')
+  np.testing.assert_allclose(codebook, data['out_codebook'], atol=1e-6)
+
+
+def test_residual_fsq_follows_the_reference():
+  data = load('quantizers/rfsq')
+  levels = (8, 5, 5, 3)
+  base = FSQ(levels, symmetric=True, bound='soft_clamp')
+  scale = tuple(1 / n for n in levels)
+  out = apply(Residual(base, 2, share=True, scale=scale), data['in_x'])
+  np.testing.assert_array_equal(out.indices, data['out_idx'])
+  np.testing.assert_allclose(out.z_q, data['out_y'], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(('name', 'kind'), [('lfq', LFQ), ('bsq', BSQ)])
+def test_binary_quantizers_follow_the_reference(name, kind):
+  data = load(f'quantizers/{name}')
+  quantizer = kind(6, commitment_weight=0.25)
+
+  def loss(x):
+    out = apply(quantizer, x)
+    return out.loss, out
+
+  gx, out = jax.grad(loss, has_aux=True)(data['in_x'])
+  close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
+  np.testing.assert_array_equal(out.indices, data['out_idx'])
+  np.testing.assert_allclose(out.z_q, data['out_y'], atol=1e-6, rtol=1e-5)
+  close(out.metrics['sample_entropy'], data['out_pse'])
+  close(out.metrics['code_entropy'], data['out_be'])
+  close(out.metrics['commitment'], data['out_commit'])
+  close(out.loss, data['out_loss'])
+  np.testing.assert_allclose(gx, data['out_gx'], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+  'quantizer', [*ALL, FSQ((8, 8, 8, 6, 5)), LFQ(12)], ids=lambda q: type(q).__name__
+)
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_every_code_is_reached_and_read_back(quantizer, dtype):
+  """In bfloat16 too, where an index sum in the input's type would merge codes."""
+  tokens = jnp.arange(quantizer.num_codes, dtype=jnp.int32)
+  if quantizer.token_axes:
+    tokens = jnp.stack([tokens, tokens[::-1]], axis=-1)
+  codes = quantizer.apply({}, tokens, method='lookup')
+  z = codes.astype(dtype)
+  if isinstance(quantizer, FSQ):  # undo the bound, well inside the outer levels' bins
+    z = (3 * jnp.arctanh(0.9 * codes / jnp.abs(codes).max())).astype(dtype)
+    direct = quantizer.apply({}, codes, train=False, method='select')
+    np.testing.assert_array_equal(direct.indices, tokens)
+  out = apply(quantizer, z)
+  if not isinstance(quantizer, FSQ):
+    np.testing.assert_array_equal(out.indices, tokens)
+  assert out.z_q.dtype == dtype
+  back = quantizer.apply({}, out.indices, method='lookup').astype(dtype)
+  np.testing.assert_array_equal(out.z_q, back)
+
+
+def test_all_fsq_codes_are_in_use_in_bfloat16():
+  z = 2 * jax.random.normal(jax.random.key(0), (40_000, 4)).astype(jnp.bfloat16)
+  assert apply(FSQ((8, 5, 5, 5)), z).metrics['usage'] == 1
+
+
+@every
+def test_padding_changes_nothing_and_ones_are_no_mask(quantizer):
+  z = jax.random.normal(jax.random.key(0), (2, 6, 4))
+
+  def run(z, mask):
+    def objective(z):
+      out = apply(quantizer, z, mask=mask)
+      return out.loss + jnp.sum(out.z_q[:, :4]), out
+
+    return jax.jit(jax.grad(objective, has_aux=True))(z)
+
+  equal = lambda a, b: jax.tree.map(np.testing.assert_array_equal, a, b)
+  equal(run(z, None), run(z, jnp.ones((2, 6), bool)))
+  mask = jnp.zeros((2, 6), bool).at[:, :4].set(True)
+  (ga, a), (gb, b) = (run(z.at[:, 4:].set(v), mask) for v in (3.0, jnp.nan))
+  equal((ga, a.loss, a.metrics, a.indices[:, :4]), (gb, b.loss, b.metrics, b.indices[:, :4]))
+  _, short = run(z[:, :4], None)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+    (a.loss, a.metrics),
+    (short.loss, short.metrics),
+  )
+
+
+@every
+def test_gradients_are_finite_at_zero_and_far_away(quantizer):
+  z = jnp.zeros((3, 4)).at[1].set(1e4).at[2].set(-1e4)
+  grads = jax.grad(lambda z: apply(quantizer, z).loss + apply(quantizer, z).z_q.sum())(z)
+  assert jnp.isfinite(grads).all()
+
+
+@every
+def test_it_composes(quantizer):
+  z = jax.random.normal(jax.random.key(0), (5, 8))
+  for vq in (Grouped(quantizer, 2), Grouped(Residual(quantizer, 2, scale=0.5), 2, share=False)):
+    out = vq.apply({}, z, train=True)
+    np.testing.assert_array_equal(out.z_q, vq.apply({}, out.indices, method='lookup'))
+    assert out.indices.ndim == 1 + vq.token_axes
+
+
+def test_entropies_by_enumeration():
+  z = 0.01 * jax.random.normal(jax.random.key(0), (50, 6))
+  codes = LFQ(6).apply({}, jnp.arange(64), method='lookup')
+  p = jax.nn.softmax(2 * 100.0 * z @ codes.T, axis=-1)
+  h = lambda p: -np.sum(np.where(p > 0, p * np.log(np.maximum(p, 1e-38)), 0), axis=-1)
+  found = apply(LFQ(6), z).metrics
+  np.testing.assert_allclose(found['sample_entropy'], h(p).mean(), rtol=1e-4)
+  np.testing.assert_allclose(found['code_entropy'], h(p.mean(0)), rtol=1e-4)
+  bound = apply(LFQ(6, entropy_bits=2), z).metrics
+  np.testing.assert_allclose(bound['sample_entropy'], found['sample_entropy'], rtol=1e-6)
+  assert found['code_entropy'] < bound['code_entropy'] <= 6 * np.log(2) + 1e-5
+
+
+def test_a_code_space_too_large_to_enumerate_is_never_built():
+  lfq, shape = LFQ(36, tokens=2), jax.ShapeDtypeStruct((256, 36), jnp.float32)
+  run = jax.jit(jax.grad(lambda z: apply(lfq, z).loss))
+  memory = run.lower(shape).compile().memory_analysis().temp_size_in_bytes
+  assert memory < 100e6
+  out = apply(lfq, jax.random.normal(jax.random.key(0), (256, 36)))
+  assert out.indices.shape == (256, 2)
+  assert out.metrics['usage'] > 0
+  assert 'usage' not in apply(LFQ(24), jnp.ones((2, 24))).metrics
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: FSQ(()), r'FSQ\.levels is \(\); legal: at least one'),
+    (lambda: FSQ((8, 2)), r'FSQ\.levels is \(8, 2\).*each 3 or more \(2 with symmetric'),
+    (lambda: FSQ((64,) * 6), r'makes 68719476736 codes; legal: at most 2\^30'),
+    (lambda: FSQ((8,), bound='soft_clamp'), r"FSQ\.bound is 'soft_clamp'; legal: tanh, and"),
+    (lambda: LFQ(0), r'LFQ\.bits is 0; legal: at least 1'),
+    (lambda: LFQ(36), r'LFQ\.tokens is 1; legal: divisors of bits=36 that leave at most 30'),
+    (lambda: BSQ(18, tokens=4), r'BSQ\.tokens is 4; legal: divisors of bits=18'),
+    (lambda: apply(FSQ((8, 5)), jnp.ones((2, 3))), r'z has width 3; FSQ\.levels \(8, 5\) needs 2'),
+    (lambda: apply(LFQ(4), jnp.ones((2, 3))), r'z has width 3; LFQ\.bits=4 needs 4'),
+  ],
+)
+def test_wrong_use_is_named(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()
+
+
+@every
+def test_an_impossible_token_is_nan(quantizer):
+  tokens = jnp.full((1, 2) if quantizer.token_axes else (1,), quantizer.num_codes, jnp.int32)
+  for token in (tokens, -jnp.ones_like(tokens)):
+    assert jnp.isnan(quantizer.apply({}, token, method='lookup')).all()

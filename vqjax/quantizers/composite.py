@@ -1,0 +1,272 @@
+"""Structures around any quantizer: groups of channels, and levels of residuals."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vqjax.quantizers.quantizer import Quantized, Quantizer
+
+
+class Wrapper(Quantizer):
+  """What wrappers share: `base`, the quantizer inside, once (`share`) or in as many copies."""
+
+  def parts(self, number):
+    """Its parts in their order; to be called in setup."""
+    if self.share:
+      return [self.base] * number
+    return [self.base.fresh() for _ in range(number)]
+
+  @property
+  def core(self):
+    return self.base.core
+
+  @property
+  def num_codes(self):
+    return self.base.num_codes
+
+  def fresh(self):
+    return self.clone(parent=None, name=None, base=self.base.fresh())
+
+
+class Grouped(Wrapper):
+  """Quantizes `groups` equal slices of the channels each by itself; tokens get an axis [... G].
+
+  Product quantization; OptVQ's heads and LlamaGen-style multi-head codes with `share=True`,
+  vqtorch's GroupVectorQuant. Shared, the groups are one call on G times the rows, so a Sinkhorn
+  assignment balances over all of them. `loss` and metrics are means over the groups.
+
+  Attributes:
+    base: the quantizer of a slice.
+    groups: G; divides the width.
+    share: one codebook for all groups (the default), or one for each.
+  """
+
+  base: Quantizer
+  groups: int = 1
+  share: bool = True
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.groups < 1:
+      raise ValueError(f'Grouped.groups is {self.groups}; legal: at least 1.')
+
+  def setup(self):
+    self.group = self.parts(self.groups)
+
+  def enter(self, z):
+    if z.shape[-1] % self.groups:
+      raise ValueError(
+        f'z has width {z.shape[-1]}, which Grouped.groups={self.groups} does not divide.'
+      )
+    return self._join(self.base.enter(self._split(z)))
+
+  def select(self, z, *, train, mask=None, observe=True):
+    z = self._split(z)
+    each = None if mask is None else jnp.broadcast_to(mask[..., None], z.shape[:-1])
+    if self.share:
+      out = self.base.select(z, train=train, mask=each, observe=observe)
+      return out.replace(z_q=self._join(out.z_q))
+    outs = [
+      part.select(z[..., i, :], train=train, mask=mask, observe=observe)
+      for i, part in enumerate(self.group)
+    ]
+    return Quantized(
+      z_q=jnp.concatenate([out.z_q for out in outs], axis=-1),
+      indices=jnp.stack([out.indices for out in outs], axis=z.ndim - 2),
+      loss=_mean([out.loss for out in outs]),
+      metrics=_mean([out.metrics for out in outs]),
+    )
+
+  def observe(self, z, indices, mask=None):
+    z = self._split(z)
+    each = None if mask is None else jnp.broadcast_to(mask[..., None], z.shape[:-1])
+    axis = z.ndim - 2
+    if self.share:
+      return self.base.observe(z, indices, each)
+    for i, part in enumerate(self.group):
+      part.observe(z[..., i, :], jnp.take(indices, i, axis=axis), mask)
+    return None
+
+  def estimate(self, z, q):
+    return self._join(self.base.estimate(self._split(z), self._split(q)))
+
+  def penalty(self, z, q, mask=None):
+    z, q = self._split(z), self._split(q)
+    each = None if mask is None else jnp.broadcast_to(mask[..., None], z.shape[:-1])
+    return self.base.penalty(z, q, each)
+
+  def lookup(self, indices):
+    # The axis of the groups is the first after the rows' own; inner structures have theirs behind.
+    inner = indices.ndim - 1 - self.base.token_axes
+    if self.share:
+      return self._join(self.base.lookup(indices))
+    parts = [p.lookup(jnp.take(indices, i, axis=inner)) for i, p in enumerate(self.group)]
+    return jnp.concatenate(parts, axis=-1)
+
+  @property
+  def token_axes(self):
+    return 1 + self.base.token_axes
+
+  @property
+  def regathers(self):
+    return self.base.regathers
+
+  def _split(self, x):
+    return x.reshape(*x.shape[:-1], self.groups, -1)
+
+  def _join(self, x):
+    return x.reshape(*x.shape[:-2], -1)
+
+
+class Residual(Wrapper):
+  """Quantizes what the levels before left over; tokens get an axis [... depth].
+
+  `r_0 = z`, `q_j = base(r_j / s^j) s^j`, `r_(j+1) = r_j - sg q_j`, `z_q = sum q_j`. Zeghidour et
+  al., SoundStream (arXiv 2107.03312), algorithm 1; RQ-VAE (arXiv 2203.01941) with `share=True`.
+
+  Deviation: one estimator acts on the sum, so that the encoder gets the task's gradient once. With
+  one a level on detached residuals, as vector-quantize-pytorch has it, it gets it `depth` times.
+  Metrics are means over the levels.
+
+  Attributes:
+    base: the quantizer of a level.
+    depth: number of levels.
+    share: one codebook for all levels, moved once by the rows of all, or one for each (default).
+    gradient: `sum`: one estimator on the sum; `levels`: one a level (vector-quantize-pytorch);
+      `telescoped`: one a level on residuals that are not detached (its `quant_grad_frac=1`).
+    level_loss: `sum` or `mean` over the levels' losses, or `total`: the loss of z and the sum, so
+      that all codebooks see one error (vqtorch).
+    scale: s, a number or one per channel; residual FSQ has 1 / levels, residual LFQ 1 / 2.
+    min_depth: quantizer dropout: while training, the number of levels is drawn from
+      [min_depth, depth] once a batch; tokens of the others are -1 and add nothing. None: all.
+  """
+
+  base: Quantizer
+  depth: int = 2
+  share: bool = False
+  gradient: str = 'sum'
+  level_loss: str = 'sum'
+  scale: Any = 1.0
+  min_depth: int | None = None
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.depth < 1:
+      raise ValueError(f'Residual.depth is {self.depth}; legal: at least 1.')
+    if self.min_depth is not None and not 1 <= self.min_depth <= self.depth:
+      raise ValueError(
+        f'Residual.min_depth is {self.min_depth}; legal: 1 to depth={self.depth}, or None.'
+      )
+    for field, legal in (
+      ('gradient', ('sum', 'levels', 'telescoped')),
+      ('level_loss', ('sum', 'mean', 'total')),
+    ):
+      if getattr(self, field) not in legal:
+        raise ValueError(
+          f'Residual.{field} is {getattr(self, field)!r}; legal: {", ".join(legal)}.'
+        )
+    core = self.base.core
+    transform = getattr(core, 'transform', None)
+    if self.share and transform is not None and not transform.learned:
+      raise ValueError(
+        f'Residual.share is True, but {transform} keeps statistics of one level; set share=False.'
+      )
+    if self.share and isinstance(self.base, Residual):
+      raise ValueError('Residual.share is True around a Residual; set share on the inner one.')
+    if self.level_loss == 'total' and getattr(core, 'loss', 'l2') == 'cross_entropy':
+      raise ValueError("Residual.level_loss='total' needs a distance; set loss='l2' or 'l1'.")
+
+  def setup(self):
+    self.level = self.parts(self.depth)
+
+  def enter(self, z):
+    return self.base.enter(z)
+
+  def select(self, z, *, train, mask=None, observe=True):
+    own = observe and not self.share  # a shared codebook moves once, after all levels
+    keep = self._kept(train)
+    rest, outs, seen, total = z, [], [], jnp.zeros_like(z)
+    for j, level in enumerate(self.level):
+      scale = self._scale(j, z.ndim)
+      alive = mask if keep is None else jnp.broadcast_to(keep[j], z.shape[:-1])
+      if keep is not None and mask is not None:
+        alive = alive & mask
+      x = rest / scale
+      out = level.select(x, train=train, mask=alive, observe=own)
+      q = out.z_q if self.gradient == 'sum' else level.estimate(x, out.z_q)
+      q = q * scale
+      if keep is not None:
+        q = jnp.where(keep[j], q, 0)
+        out = out.replace(indices=jnp.where(keep[j], out.indices, -1))
+      seen.append((x, alive))
+      outs.append(out)
+      total = total + q
+      rest = rest - (q if self.gradient == 'telescoped' else jax.lax.stop_gradient(q))
+
+    axis = z.ndim - 1
+    indices = jnp.stack([out.indices for out in outs], axis=axis)
+    if train and observe and self.share and not self.is_initializing():
+      rows = jnp.stack([x for x, _ in seen], axis=axis)
+      masks = None if seen[0][1] is None else jnp.stack([m for _, m in seen], axis=axis)
+      self.base.observe(rows, jnp.maximum(indices, 0), masks)
+      if self.base.regathers:
+        total = self.lookup(indices)
+    if self.level_loss == 'total':
+      loss, terms = self.penalty(z, total, mask)
+      metrics = _mean([out.metrics for out in outs]) | terms
+    else:
+      losses = [out.loss for out in outs]
+      loss = _mean(losses) if self.level_loss == 'mean' else sum(losses)
+      metrics = _mean([out.metrics for out in outs])
+    return Quantized(z_q=total, indices=indices, loss=loss, metrics=metrics)
+
+  def estimate(self, z, q):
+    return q if self.gradient != 'sum' else self.base.estimate(z, q)
+
+  def penalty(self, z, q, mask=None):
+    return self.base.penalty(z, q, mask)
+
+  def lookup(self, indices):
+    axis = indices.ndim - 1 - self.base.token_axes
+    total = 0.0
+    for j, level in enumerate(self.level):
+      token = jnp.take(indices, j, axis=axis)
+      dropped = token < 0
+      q = level.lookup(jnp.maximum(token, 0))
+      dropped = (
+        dropped.any(axis=tuple(range(axis, token.ndim))) if self.base.token_axes else dropped
+      )
+      q = jnp.where(dropped[..., None], 0, q * self._scale(j, q.ndim))
+      total = total + q
+    return total
+
+  @property
+  def token_axes(self):
+    return 1 + self.base.token_axes
+
+  @property
+  def regathers(self):
+    return self.share and self.base.regathers
+
+  def _kept(self, train):
+    """Which levels are used [depth], or None for all."""
+    if not train or self.min_depth is None:
+      return None
+    if not self.has_rng('vq'):
+      if self.is_initializing():
+        return None
+      raise ValueError(
+        "Residual.min_depth draws levels and has no key; apply with rngs={'vq': key}."
+      )
+    number = jax.random.randint(self.make_rng('vq'), (), self.min_depth, self.depth + 1)
+    return jnp.arange(self.depth) < number
+
+  def _scale(self, level, ndim):
+    scale = jnp.asarray(self.scale, jnp.float32) ** level
+    return scale.reshape((1,) * (ndim - scale.ndim) + scale.shape) if scale.ndim else scale
+
+
+def _mean(trees):
+  """Mean of equal trees of scalars."""
+  return jax.tree.map(lambda *xs: sum(xs) / len(xs), *trees)

@@ -1,0 +1,103 @@
+"""k-means: where to start a codebook. On sharded rows the statistics are global."""
+
+import jax
+import jax.numpy as jnp
+
+from vqjax.quantizers import lookup, ops
+
+
+def kmeans_plus_plus(key, rows, num_codes, *, mask=None, farthest_first=False):
+  """Rows drawn as starting centres: each with probability `D(x)^2 / sum D^2`.
+
+  `D(x)` is the distance to the nearest centre so far; the first is uniform. Arthur and
+  Vassilvitskii 2007. One pass over the rows a centre. Where all rows are centres already, because
+  there are fewer than K different ones, the rest are rows drawn at random plus normal noise of
+  1e-3 of the rows' standard deviation: still K different codes (vqtorch returns fewer).
+
+  Args:
+    key: of the draws.
+    rows: float32 [N D]. Rows that are not finite are left out.
+    num_codes: K.
+    mask: rows that may be drawn [N], or None.
+    farthest_first: the farthest row is taken in place of a draw, which is what torchpq, and so
+      vqtorch, calls k-means++.
+
+  Returns:
+    float32 [K D].
+
+  Raises:
+    ValueError: rows of another rank, or no codes.
+  """
+  rows, mask = _checked(rows, mask, num_codes)
+  first_key, draw_key, noise_key = jax.random.split(key, 3)
+
+  def draw(key, weights):
+    """An index with probability in proportion to `weights` [N]; uniform where all are zero."""
+    weights = jnp.where(jnp.any(weights > 0), weights, mask.astype(jnp.float32))
+    return jax.random.categorical(key, jnp.log(weights))
+
+  def add(k, state):
+    centres, nearest = state
+    key = jax.random.fold_in(draw_key, k)
+    weights = jnp.where(mask, nearest, 0)
+    farthest = jnp.argmax(weights)
+    some = jnp.any(weights > 0)
+    index = draw(key, weights)
+    index = jnp.where(some & farthest_first, farthest, index)
+    row = rows[index]
+    noise = spread * jax.random.normal(jax.random.fold_in(noise_key, k), row.shape, jnp.float32)
+    row = jnp.where(some, row, row + noise)
+    return centres.at[k].set(row), jnp.minimum(nearest, distance(row))
+
+  distance = lambda row: jnp.sum(jnp.square(rows - row[None]), axis=-1)
+  count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1)
+  mean = jnp.sum(rows, axis=0) / count
+  spread = 1e-3 * jnp.sqrt(ops.masked_mean(jnp.square(rows - mean[None]), mask))
+  first = rows[draw(first_key, mask.astype(jnp.float32))]
+  centres = jnp.zeros((num_codes, rows.shape[1]), jnp.float32).at[0].set(first)
+  centres, _ = jax.lax.fori_loop(1, num_codes, add, (centres, distance(first)))
+  return centres
+
+
+def lloyd(rows, codes, iters, *, mask=None, sphere=False):
+  """Lloyd's iterations: each code to the mean of the rows nearest to it; one without rows stays.
+
+  Args:
+    rows: float32 [N D].
+    codes: float32 [K D], where to start.
+    iters: at least 0.
+    mask: rows that count [N], or None. Rows that are not finite are left out.
+    sphere: codes are brought back to length one, for rows of length one (spherical k-means).
+
+  Returns:
+    float32 [K D].
+  """
+  if iters < 0:
+    raise ValueError(f'iters is {iters}; legal: at least 0.')
+  rows, mask = _checked(rows, mask, codes.shape[0])
+
+  def step(_, codes):
+    indices = lookup.nearest_code(rows, codes)
+    counts = ops.code_counts(indices, codes.shape[0], mask)[:, None]
+    sums = jnp.zeros_like(codes).at[indices].add(rows)  # rows that do not count are zero
+    moved = jnp.where(counts > 0, sums / jnp.maximum(counts, 1), codes)
+    return ops.unit(moved) if sphere else moved
+
+  return jax.lax.fori_loop(0, iters, step, codes)
+
+
+def kmeans(key, rows, num_codes, *, iters=10, mask=None, sphere=False, farthest_first=False):
+  """`kmeans_plus_plus`, then `iters` of `lloyd`: K centres of rows [N D], float32 [K D]."""
+  codes = kmeans_plus_plus(key, rows, num_codes, mask=mask, farthest_first=farthest_first)
+  return lloyd(rows, ops.unit(codes) if sphere else codes, iters, mask=mask, sphere=sphere)
+
+
+def _checked(rows, mask, num_codes):
+  """(rows with zeros where they do not count, which do)."""
+  if rows.ndim != 2 or rows.shape[0] == 0:
+    raise ValueError(f'rows have shape {rows.shape}; legal: [N D] with at least one row.')
+  if num_codes < 1:
+    raise ValueError(f'num_codes is {num_codes}; legal: at least 1.')
+  finite = jnp.isfinite(rows).all(axis=-1)
+  mask = finite if mask is None else finite & mask
+  return jnp.where(mask[:, None], rows, 0).astype(jnp.float32), mask

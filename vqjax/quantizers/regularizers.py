@@ -1,0 +1,97 @@
+"""Further terms of a codebook's loss: `(z [N D], codes [K D], mask [N]) -> []`, unweighted.
+
+The quantizer adds `weight` times the value to its loss and reports the value under `name`.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from vqjax.quantizers import ops
+from vqjax.quantizers.assignments import squared_distances
+
+
+@dataclasses.dataclass(frozen=True)
+class Entropy:
+  """Rows sure of their code, all codes in use: `mean_n H(p_n) - gamma H(mean_n p_n)`, in nats.
+
+  `p_n = softmax_k(-|z_n - c_k|^2 / T)`. MaskGIT, LlamaGen and MAGVIT-v2 (arXiv 2310.05737,
+  equation 5). `diversity_only=True` is the second term alone, vector-quantize-pytorch's
+  `codebook_diversity_loss`. Holds N x K numbers, so `max_rows` takes evenly spread rows.
+
+  Attributes:
+    weight: MaskGIT has 0.1.
+    gamma: weight of the second term.
+    temperature: T; MaskGIT and LlamaGen have 0.01.
+    max_rows: at most so many rows.
+    diversity_only: leaves out the first term.
+  """
+
+  weight: float = 0.1
+  gamma: float = 1.0
+  temperature: float = 0.01
+  max_rows: int = 16384
+  diversity_only: bool = False
+  name: ClassVar[str] = 'entropy'
+
+  def __post_init__(self):
+    if self.temperature <= 0:
+      raise ValueError(f'Entropy.temperature is {self.temperature}; legal: above 0.')
+    if self.max_rows < 1:
+      raise ValueError(f'Entropy.max_rows is {self.max_rows}; legal: at least 1.')
+
+  def __call__(self, z, codes, mask=None):
+    every = -(-z.shape[0] // self.max_rows)
+    z, mask = z[::every], None if mask is None else mask[::every]
+    log_p = jax.nn.log_softmax(-squared_distances(z, codes) / self.temperature, axis=-1)
+    p = jnp.exp(log_p)
+    row = ops.masked_mean(-jnp.sum(p * log_p, axis=-1, keepdims=True), mask)
+    diversity = self.gamma * ops.entropy(ops.mean_row(p, mask))
+    return -diversity if self.diversity_only else row - diversity
+
+
+@dataclasses.dataclass(frozen=True)
+class Orthogonality:
+  """Codes that point in different directions: `sum_jk cos(c_j, c_k)^2 / K^2 - 1 / K`.
+
+  0 for orthogonal codes. Arxiv 2112.00384, equation 2; vector-quantize-pytorch's
+  `orthogonal_reg_weight`. Holds K x K numbers.
+
+  Attributes:
+    weight: the paper has 10 for small codebooks.
+    max_codes: at most so many, evenly spread.
+  """
+
+  weight: float = 1.0
+  max_codes: int = 8192
+  name: ClassVar[str] = 'orthogonality'
+
+  def __call__(self, z, codes, mask=None):
+    del z, mask
+    codes = ops.unit(codes[:: -(-codes.shape[0] // self.max_codes)])
+    cosines = jnp.matmul(codes, codes.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.mean(jnp.square(cosines)) - 1 / codes.shape[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class KLToUniform:
+  """`mean_n KL(p_n || uniform)`, `p_n = softmax_k(-|z_n - c_k|^2)`: the prior term of Gumbel codes.
+
+  DALL-E and taming's GumbelQuantize (weight 5e-4 there), with tied logits. Holds N x K numbers.
+  """
+
+  weight: float = 5e-4
+  name: ClassVar[str] = 'kl_to_uniform'
+
+  def __call__(self, z, codes, mask=None):
+    return kl_to_uniform(-squared_distances(z, codes), mask)
+
+
+def kl_to_uniform(logits, mask=None):
+  """`mean_n sum_k p log(K p + 1e-10)`, `p = softmax(logits)`: [N K] -> [], at least 0."""
+  p = jax.nn.softmax(logits, axis=-1)
+  return ops.masked_mean(
+    jnp.sum(p * jnp.log(logits.shape[-1] * p + 1e-10), axis=-1, keepdims=True), mask
+  )

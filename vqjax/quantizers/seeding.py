@@ -1,0 +1,54 @@
+"""Seeding codebooks by k-means from the first features, before step 0."""
+
+import jax
+import jax.numpy as jnp
+
+from vqjax.quantizers import kmeans
+from vqjax.quantizers.replacement import at, codebook_paths, put
+from vqjax.quantizers.vector import COUNTED, ROWS
+
+
+def seed_codebooks(quantizer, variables, z, key, *, mask=None, iters=10, farthest_first=False):
+  """Puts the codes of every codebook on the k-means centres of the rows that it sees.
+
+  `quantizer` may have any wrappers; each codebook is seeded from its own rows: of its group, and
+  of the residual that the levels before it, already seeded, leave over; a shared one from those
+  of all. Centres are found by k-means++ and Lloyd's iterations (kmeans.py), written on the
+  weights' side of a transform, and a learner starts from them. Fewer rows than codes still give K
+  codes.
+
+  Args:
+    quantizer: the quantizer whose codebooks to seed.
+    variables: its own, {'params': ..., 'vq': ...}.
+    z: features to seed from [... D].
+    key: of the sampling.
+    mask: rows that count [...], or None.
+    iters: Lloyd's iterations.
+    farthest_first: the deterministic start that vqtorch calls k-means++.
+
+  Returns:
+    variables with codebooks and learners' states replaced.
+  """
+  core = quantizer.core
+  owner = 'params' if core.learner is None else 'vq'
+  paths = codebook_paths(core, variables)
+  for path, path_key in zip(paths, jax.random.split(key, max(len(paths), 1)), strict=False):
+    # Anew for each: the rows of a level depend on the levels before it.
+    _, seen = quantizer.apply(variables, z, train=False, mask=mask, mutable=['intermediates'])
+    node = at(seen['intermediates'], path)
+    centres = kmeans.kmeans(
+      path_key,
+      jnp.concatenate(node[ROWS], axis=0),
+      core.num_codes,
+      iters=iters,
+      mask=jnp.concatenate(node[COUNTED], axis=0),
+      sphere=core.sphere,
+      farthest_first=farthest_first,
+    )
+    own = {name: at(tree, path) for name, tree in variables.items()}
+    weights = core.space(own).inverse(centres, jnp.arange(core.num_codes))
+    edited = {owner: own[owner] | {'codebook': weights}}
+    if core.learner is not None:
+      edited['vq'] |= {'learner': core.learner.init(weights)}
+    variables = {**variables, **{n: put(variables[n], path, node) for n, node in edited.items()}}
+  return variables

@@ -54,6 +54,12 @@ def test_a_quadratic_loss_has_one_answer(study):
 
 
 @BOTH
+def test_code_of_another_shape_is_refused(study):
+  with pytest.raises(ValueError, match=r'q has shape \(5, 2\); legal: that of z, \(3, 2\)'):
+    study(jnp.sum, jnp.ones((3, 2)), jnp.ones((5, 2)))
+
+
+@BOTH
 def test_bfloat16_latents_get_their_gradient_in_bfloat16(study):
   data, params, z, q = setup()
   z = z.astype(jnp.bfloat16)

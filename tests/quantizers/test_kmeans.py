@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +60,7 @@ def test_as_good_as_scikit_learn_on_digits():
 def test_an_iteration_never_makes_it_worse():
   rows, start = digits(), kmeans_plus_plus(jax.random.key(0), digits(), 16)
   costs = [inertia(rows, lloyd(rows, start, n)) for n in range(6)]
-  assert all(b < a for a, b in zip(costs, costs[1:], strict=False))
+  assert all(b < a for a, b in itertools.pairwise(costs))
 
 
 @pytest.mark.parametrize('sphere', [False, True])
@@ -71,6 +73,19 @@ def test_fewer_rows_than_codes_still_give_all_codes(sphere):
   assert (
     inertia(rows / (jnp.linalg.norm(rows, axis=1, keepdims=True) if sphere else 1), codes) < 1e-2
   )
+
+
+@pytest.mark.parametrize('place', [0.0, 1.0, 1000.0])
+def test_equal_rows_still_give_different_codes(place):
+  codes = np.asarray(kmeans_plus_plus(jax.random.key(0), jnp.full((5, 8), place), 16))
+  assert len(np.unique(codes, axis=0)) == 16
+  np.testing.assert_allclose(codes, place, rtol=1e-4, atol=1e-2)
+
+
+def test_without_rows_that_count_codes_are_finite_and_different():
+  codes = kmeans(jax.random.key(0), jnp.full((5, 4), jnp.nan), 3)
+  assert jnp.isfinite(codes).all()
+  assert len(np.unique(np.asarray(codes), axis=0)) == 3
 
 
 def test_rows_that_do_not_count_are_as_if_they_were_not_there():
@@ -96,12 +111,29 @@ def test_codes_on_the_sphere_have_length_one():
   np.testing.assert_allclose(jnp.linalg.norm(codes, axis=1), 1, rtol=1e-6)
 
 
+def test_a_code_whose_rows_cancel_stays_on_the_sphere():
+  rows = jnp.array([[1.0, 0], [-1, 0]])
+  np.testing.assert_array_equal(lloyd(rows, jnp.array([[0.0, 1]]), 2, sphere=True), [[0, 1]])
+
+
+def test_calls_outside_jit_compile_once():
+  rows = jax.random.normal(jax.random.key(0), (50, 3))
+  run = lambda seed: kmeans(jax.random.key(seed), rows + seed, 5, iters=3)
+  run(0)
+  before = kmeans_plus_plus._cache_size(), lloyd._cache_size()
+  run(1)
+  assert (kmeans_plus_plus._cache_size(), lloyd._cache_size()) == before
+
+
 def test_eight_devices_give_what_one_gives():
   mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
   rows = digits()[:1600]
   run = jax.jit(lambda rows: kmeans(jax.random.key(0), rows, 24))
-  many = run(jax.device_put(rows, NamedSharding(mesh, PartitionSpec('data'))))
-  np.testing.assert_allclose(many, run(rows), atol=1e-5)
+  sharded = jax.device_put(rows, NamedSharding(mesh, PartitionSpec('data')))
+  np.testing.assert_allclose(run(sharded), run(rows), atol=1e-5)
+  text = run.lower(sharded).compile().as_text()
+  gathered = [line for line in text.splitlines() if ' all-gather(' in line]
+  assert not [line for line in gathered if '[1600,64]' in line]  # rows stay in place
 
 
 @pytest.mark.parametrize(

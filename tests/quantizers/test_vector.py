@@ -15,6 +15,7 @@ from vqjax.quantizers import (
   build,
   rotation,
   straight_through,
+  vector,
 )
 
 
@@ -164,7 +165,7 @@ def test_build_equals_the_constructor():
 @pytest.mark.parametrize(
   ('spec', 'message'),
   [
-    ({'num_code': 8}, r"'num_code' is no quantizer field; legal: num_codes, assign"),
+    ({'num_code': 8}, r"'num_code' is no quantizer field of 'vector'; legal: num_codes, as"),
     (
       {'num_codes': 8, 'estimator': 'rotate'},
       r"estimator is 'rotate'; legal: straight_through, ro",
@@ -277,7 +278,7 @@ def test_gumbel_has_the_gradient_of_its_relaxation():
     return jax.nn.softmax((logits + noise) / t) @ codes, (logits + noise).argmax(-1)
 
   grads, out = jax.grad(ours, (0, 1), has_aux=True)(codes, z)
-  (mixture, chosen), pull = jax.vjp(relaxation, codes, z)
+  (_, chosen), pull = jax.vjp(relaxation, codes, z)
   np.testing.assert_array_equal(out.indices, chosen)
   np.testing.assert_array_equal(out.z_q, codes[chosen])
   expected = pull((2 * codes[chosen], np.zeros(chosen.shape, jax.dtypes.float0)))
@@ -323,6 +324,7 @@ def test_impossible_fields_are_named(fields, message):
 
 
 def test_rotation_with_drawn_codes_warns():
+  vector._warn_of_draws.cache_clear()
   with pytest.warns(UserWarning, match='known to diverge: a drawn code may lie anywhere'):
     VectorQuantizer(16, assign=Stochastic(), estimator=Sync(rotation))
 

@@ -234,9 +234,7 @@ class Residual(Wrapper):
       token = jnp.take(indices, j, axis=axis)
       dropped = token < 0
       q = level.lookup(jnp.maximum(token, 0))
-      dropped = (
-        dropped.any(axis=tuple(range(axis, token.ndim))) if self.base.token_axes else dropped
-      )
+      dropped = dropped.any(axis=tuple(range(axis, token.ndim)))
       q = jnp.where(dropped[..., None], 0, q * self._scale(j, q.ndim))
       total = total + q
     return total

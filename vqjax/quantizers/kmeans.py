@@ -1,18 +1,22 @@
 """k-means: where to start a codebook. On sharded rows the statistics are global."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from vqjax.quantizers import lookup, ops
 
 
+@functools.partial(jax.jit, static_argnames=('num_codes', 'farthest_first'))
 def kmeans_plus_plus(key, rows, num_codes, *, mask=None, farthest_first=False):
   """Rows drawn as starting centres: each with probability `D(x)^2 / sum D^2`.
 
   `D(x)` is the distance to the nearest centre so far; the first is uniform. Arthur and
   Vassilvitskii 2007. One pass over the rows a centre. Where all rows are centres already, because
   there are fewer than K different ones, the rest are rows drawn at random plus normal noise of
-  1e-3 of the rows' standard deviation: still K different codes (vqtorch returns fewer).
+  1e-3 of the rows' standard deviation, or 1e-5 of their size if that is more, which float32 can
+  tell apart: still K different codes (vqtorch returns fewer).
 
   Args:
     key: of the draws.
@@ -44,21 +48,27 @@ def kmeans_plus_plus(key, rows, num_codes, *, mask=None, farthest_first=False):
     some = jnp.any(weights > 0)
     index = draw(key, weights)
     index = jnp.where(some & farthest_first, farthest, index)
-    row = rows[index]
+    row = take(index)
     noise = spread * jax.random.normal(jax.random.fold_in(noise_key, k), row.shape, jnp.float32)
     row = jnp.where(some, row, row + noise)
     return centres.at[k].set(row), jnp.minimum(nearest, distance(row))
 
+  # `rows[index]` would gather sharded rows, whole, for every centre.
+  places = jnp.arange(rows.shape[0])
+  take = lambda index: jnp.sum(jnp.where((places == index)[:, None], rows, 0), axis=0)
   distance = lambda row: jnp.sum(jnp.square(rows - row[None]), axis=-1)
   count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1)
   mean = jnp.sum(rows, axis=0) / count
-  spread = 1e-3 * jnp.sqrt(ops.masked_mean(jnp.square(rows - mean[None]), mask))
-  first = rows[draw(first_key, mask.astype(jnp.float32))]
+  deviation = jnp.sqrt(ops.masked_mean(jnp.square(rows - mean[None]), mask))
+  size = jnp.sqrt(ops.masked_mean(jnp.square(rows), mask))
+  spread = jnp.maximum(1e-3 * deviation, jnp.where(size > 0, 1e-5 * size, 1e-3))
+  first = take(draw(first_key, mask.astype(jnp.float32)))
   centres = jnp.zeros((num_codes, rows.shape[1]), jnp.float32).at[0].set(first)
   centres, _ = jax.lax.fori_loop(1, num_codes, add, (centres, distance(first)))
   return centres
 
 
+@functools.partial(jax.jit, static_argnames=('iters', 'sphere'))
 def lloyd(rows, codes, iters, *, mask=None, sphere=False):
   """Lloyd's iterations: each code to the mean of the rows nearest to it; one without rows stays.
 
@@ -67,7 +77,8 @@ def lloyd(rows, codes, iters, *, mask=None, sphere=False):
     codes: float32 [K D], where to start.
     iters: at least 0.
     mask: rows that count [N], or None. Rows that are not finite are left out.
-    sphere: codes are brought back to length one, for rows of length one (spherical k-means).
+    sphere: codes are brought back to length one, for rows of length one (spherical k-means); one
+      whose rows cancel has no direction and stays.
 
   Returns:
     float32 [K D].
@@ -80,8 +91,11 @@ def lloyd(rows, codes, iters, *, mask=None, sphere=False):
     indices = lookup.nearest_code(rows, codes)
     counts = ops.code_counts(indices, codes.shape[0], mask)[:, None]
     sums = jnp.zeros_like(codes).at[indices].add(rows)  # rows that do not count are zero
-    moved = jnp.where(counts > 0, sums / jnp.maximum(counts, 1), codes)
-    return ops.unit(moved) if sphere else moved
+    moved, has_mean = sums / jnp.maximum(counts, 1), counts > 0
+    if sphere:
+      has_mean &= ops.norm(moved) > 1e-6
+      moved = ops.unit(moved)
+    return jnp.where(has_mean, moved, codes)
 
   return jax.lax.fori_loop(0, iters, step, codes)
 

@@ -42,8 +42,11 @@ def mean_row(x, mask=None):
   return jnp.sum(jnp.where(mask[:, None], x, 0), axis=0) / count
 
 
-def entropy(p, floor=jnp.finfo(jnp.float32).tiny):
-  """`-sum p log max(p, floor)` over the last axis, in nats; `0 log 0 = 0`, in gradient too."""
+def entropy(p, floor=2.0**-126):
+  """`-sum p log max(p, floor)` over the last axis, in nats; `0 log 0 = 0`, in gradient too.
+
+  The floor is the smallest normal number: a smaller one may be flushed to zero.
+  """
   return -jnp.sum(p * jnp.log(jnp.maximum(p, floor)), axis=-1)
 
 

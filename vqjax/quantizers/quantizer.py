@@ -62,6 +62,9 @@ class Quantizer(nn.Module):
   def lookup(self, indices):
     """Tokens to vectors: int32 [...] -> float32 [... D], exactly what eval would have put out.
 
+    Codes that are computed, by a transform or on the sphere, may differ in the last bit between
+    two compiled programs; stored ones never do.
+
     A token that is no code gives NaN, which no image survives: it must not pass for one.
     """
     raise NotImplementedError

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from vqjax.quantizers import kmeans
+from vqjax.quantizers.kmeans import kmeans
 from vqjax.quantizers.replacement import at, codebook_paths, put
 from vqjax.quantizers.vector import COUNTED, ROWS
 
@@ -36,7 +36,7 @@ def seed_codebooks(quantizer, variables, z, key, *, mask=None, iters=10, farthes
     # Anew for each: the rows of a level depend on the levels before it.
     _, seen = quantizer.apply(variables, z, train=False, mask=mask, mutable=['intermediates'])
     node = at(seen['intermediates'], path)
-    centres = kmeans.kmeans(
+    centres = kmeans(
       path_key,
       jnp.concatenate(node[ROWS], axis=0),
       core.num_codes,

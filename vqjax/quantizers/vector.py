@@ -1,6 +1,7 @@
 """The vector quantizer: one module, every choice a field."""
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -265,7 +266,8 @@ def _check_fields(vq):
     )
   if vq.loss not in losses.KINDS:
     raise ValueError(f'VectorQuantizer.loss is {vq.loss!r}; legal: {", ".join(losses.KINDS)}.')
-  if isinstance(vq.eval_assign, Gumbel | Stochastic):
+  draws = lambda assign: isinstance(assign, Gumbel | Stochastic) or getattr(assign, 'sample', False)
+  if draws(vq.eval_assign):
     raise ValueError(
       f'VectorQuantizer.eval_assign is {vq.eval_assign}, so tokens would be random; legal: '
       'assignments without a draw, such as Nearest().'
@@ -281,11 +283,17 @@ def _check_fields(vq):
       'reaches the codes; set learner=None or a learned transform, or take its base.'
     )
   base = vq.estimator.base if isinstance(vq.estimator, Sync) else vq.estimator
-  if isinstance(vq.assign, Stochastic) and isinstance(base, Rotation | Reflection):
-    warnings.warn(
-      f'{base} with {vq.assign} is known to diverge: a drawn code may lie anywhere, and angle and '
-      'ratio of lengths to it scale the gradient '
-      '(https://github.com/lucidrains/vector-quantize-pytorch/issues/223); use straight_through, '
-      'or Sinkhorn to spread the codes.',
-      stacklevel=4,
-    )
+  drawn = isinstance(vq.assign, Stochastic) or getattr(vq.assign, 'sample', False)
+  if drawn and isinstance(base, Rotation | Reflection):
+    _warn_of_draws(base, vq.assign)
+
+
+@functools.cache  # once a process: flax builds a module anew whenever it is bound
+def _warn_of_draws(estimator, assign):
+  warnings.warn(
+    f'{estimator} with {assign} is known to diverge: a drawn code may lie anywhere, and angle and '
+    'ratio of lengths to it scale the gradient '
+    '(https://github.com/lucidrains/vector-quantize-pytorch/issues/223); use straight_through, or '
+    'an assignment without a draw.',
+    stacklevel=6,
+  )

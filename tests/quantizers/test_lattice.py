@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_data import load
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vqjax.quantizers import BSQ, FSQ, LFQ, Grouped, Residual, rotation
 
@@ -67,8 +68,21 @@ def test_binary_quantizers_follow_the_reference(name, kind):
   np.testing.assert_allclose(gx, data['out_gx'], atol=1e-5, rtol=1e-4)
 
 
+def unbounded(fsq, codes):
+  """A row that enters at each code, or inside its bin where tanh never gets to the code."""
+  levels, q = np.asarray(fsq.levels), np.asarray(codes, np.float64)
+  if fsq.bound == 'soft_clamp':
+    v = 1 + 1 / (levels - 1)
+    return v * np.arctanh(q / v)
+  if fsq.symmetric:
+    edge = 1 - 0.4 / (levels - 1)
+    return np.arctanh(np.clip(q, -edge, edge))
+  half, offset = (levels - 1) * 1.001 / 2, np.where(levels % 2, 0, 0.5)
+  return np.arctanh((q * (levels // 2) + offset) / half) - np.arctanh(offset / half)
+
+
 @pytest.mark.parametrize(
-  'quantizer', [*ALL, FSQ((8, 8, 8, 6, 5)), LFQ(12)], ids=lambda q: type(q).__name__
+  'quantizer', [*ALL, FSQ((8, 8, 8, 5, 5, 5)), LFQ(12)], ids=lambda q: type(q).__name__
 )
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_every_code_is_reached_and_read_back(quantizer, dtype):
@@ -77,22 +91,42 @@ def test_every_code_is_reached_and_read_back(quantizer, dtype):
   if quantizer.token_axes:
     tokens = jnp.stack([tokens, tokens[::-1]], axis=-1)
   codes = quantizer.apply({}, tokens, method='lookup')
-  z = codes.astype(dtype)
-  if isinstance(quantizer, FSQ):  # undo the bound, well inside the outer levels' bins
-    z = (3 * jnp.arctanh(0.9 * codes / jnp.abs(codes).max())).astype(dtype)
-    direct = quantizer.apply({}, codes, train=False, method='select')
-    np.testing.assert_array_equal(direct.indices, tokens)
-  out = apply(quantizer, z)
-  if not isinstance(quantizer, FSQ):
-    np.testing.assert_array_equal(out.indices, tokens)
+  again = codes.astype(dtype).astype(jnp.float32)
+  again = quantizer.apply({}, again, train=False, method='select')
+  np.testing.assert_array_equal(again.indices, tokens)
+  z = unbounded(quantizer, codes) if isinstance(quantizer, FSQ) else codes
+  out = apply(quantizer, jnp.asarray(z, jnp.float32).astype(dtype))
+  np.testing.assert_array_equal(out.indices, tokens)
   assert out.z_q.dtype == dtype
-  back = quantizer.apply({}, out.indices, method='lookup').astype(dtype)
-  np.testing.assert_array_equal(out.z_q, back)
+  np.testing.assert_array_equal(out.z_q, codes.astype(dtype))
+  assert out.metrics['usage'] == 1
 
 
-def test_all_fsq_codes_are_in_use_in_bfloat16():
-  z = jax.random.uniform(jax.random.key(0), (60_000, 4), minval=-3, maxval=3).astype(jnp.bfloat16)
-  assert apply(FSQ((8, 5, 5, 5)), z).metrics['usage'] == 1
+@pytest.mark.parametrize('quantizer', [FSQ((8,) * 10), FSQ((2**16, 2**14)), LFQ(30)], ids=repr)
+def test_the_largest_code_spaces_are_read_back(quantizer):
+  tokens = jax.random.randint(jax.random.key(0), (4096,), 0, quantizer.num_codes)
+  tokens = tokens.at[0].set(quantizer.num_codes - 1)
+  codes = quantizer.apply({}, tokens, method='lookup')
+  out = quantizer.apply({}, codes, train=False, method='select')
+  np.testing.assert_array_equal(out.indices, tokens)
+
+
+@every
+def test_training_and_eight_devices_change_no_token(quantizer):
+  z = jax.random.normal(jax.random.key(0), (16, 6, 4))
+  mask = jnp.ones((16, 6), bool).at[3:9, 2:].set(False)
+
+  def objective(z):
+    out = apply(quantizer, z, mask=mask)
+    return out.loss + jnp.sum(jnp.sin(out.z_q)), out
+
+  run = jax.jit(jax.grad(objective, has_aux=True))
+  mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
+  one, many = run(z), run(jax.device_put(z, NamedSharding(mesh, PartitionSpec('data'))))
+  np.testing.assert_array_equal(one[1].indices, many[1].indices)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5), one, many)
+  still = apply(quantizer, z, mask=mask, train=False)
+  np.testing.assert_array_equal(one[1].indices, still.indices)
 
 
 @every
@@ -146,6 +180,23 @@ def test_entropies_by_enumeration():
   bound = apply(LFQ(6, entropy_bits=2), z).metrics
   np.testing.assert_allclose(bound['sample_entropy'], found['sample_entropy'], rtol=1e-6)
   assert found['code_entropy'] < bound['code_entropy'] <= 6 * np.log(2) + 1e-5
+  odd = apply(LFQ(6, entropy_bits=5), z).metrics
+  halves = h(p.reshape(50, 32, 2).sum(2).mean(0)) + h(p.reshape(50, 32, 2).sum(1).mean(0))
+  np.testing.assert_allclose(odd['code_entropy'], halves, rtol=1e-4)
+
+
+def test_entropy_of_equal_use_of_many_codes_is_not_floored():
+  run = jax.jit(lambda z: apply(LFQ(18, entropy_bits=18), z))
+  np.testing.assert_allclose(
+    run(jnp.zeros((2, 18))).metrics['code_entropy'], 18 * np.log(2), rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize('kind', [LFQ, BSQ])
+def test_scale_moves_rows_and_codes_alike(kind):
+  quantizer = kind(4, scale=2.0)
+  codes = quantizer.apply({}, jnp.arange(16), method='lookup')
+  np.testing.assert_allclose(apply(quantizer, codes).metrics['commitment'], 0, atol=1e-12)
 
 
 def test_a_code_space_too_large_to_enumerate_is_never_built():
@@ -166,6 +217,10 @@ def test_a_code_space_too_large_to_enumerate_is_never_built():
     (lambda: FSQ((8, 2)), r'FSQ\.levels is \(8, 2\).*each 3 or more \(2 with symmetric'),
     (lambda: FSQ((64,) * 6), r'makes 68719476736 codes; legal: at most 2\^30'),
     (lambda: FSQ((8,), bound='soft_clamp'), r"FSQ\.bound is 'soft_clamp'; legal: tanh, and"),
+    (lambda: FSQ((2**17, 3)), r'FSQ\.levels is \(131072, 3\); legal: at most 2\^16 in one'),
+    (lambda: LFQ(4, scale=0.0), r'LFQ\.scale is 0\.0; legal: above 0'),
+    (lambda: BSQ(4, inverse_temperature=0), r'BSQ\.inverse_temperature is 0; legal: above 0'),
+    (lambda: LFQ(4, entropy_bits=21), r'LFQ\.entropy_bits is 21; legal: 1 to 20'),
     (lambda: LFQ(0), r'LFQ\.bits is 0; legal: at least 1'),
     (lambda: LFQ(36), r'LFQ\.tokens is 1; legal: divisors of bits=36 that leave at most 30'),
     (lambda: BSQ(18, tokens=4), r'BSQ\.tokens is 4; legal: divisors of bits=18'),

@@ -6,7 +6,12 @@ from golden_data import load
 
 from vqjax.quantizers import Entropy, KLToUniform, Orthogonality, kl_to_uniform
 
-ALL = [Entropy(), Entropy(diversity_only=True), Orthogonality(), KLToUniform()]
+ALL = [
+  Entropy(),
+  Entropy(diversity_only=True, squared=False),
+  Orthogonality(),
+  KLToUniform(),
+]
 every = pytest.mark.parametrize('regularizer', ALL, ids=str)
 
 
@@ -33,11 +38,18 @@ def test_entropy_by_hand():
   np.testing.assert_allclose(ours, rows - gamma * codes_used, rtol=1e-5)
   ours = Entropy(temperature=t, diversity_only=True)(z, codes)
   np.testing.assert_allclose(ours, -codes_used, rtol=1e-5)
+  p = np.exp(-np.sqrt(distance) / t) / np.exp(-np.sqrt(distance) / t).sum(1, keepdims=True)
+  ours = Entropy(temperature=t, diversity_only=True, squared=False)(z, codes)
+  np.testing.assert_allclose(ours, -h(p.mean(0)), rtol=1e-5)
 
 
-def test_entropy_takes_at_most_max_rows():
+def test_entropy_takes_at_most_max_rows_and_every_column():
   z, codes = sample()
-  np.testing.assert_allclose(Entropy(max_rows=20)(z, codes), Entropy()(z[::2], codes), rtol=1e-6)
+  ours = Entropy(max_rows=20)(z, codes)  # 2 divides 40, a grid of 5 x 8 perhaps; 3 does not
+  np.testing.assert_allclose(ours, Entropy()(z[::3], codes), rtol=1e-6)
+  # Of 4 grids of 4 x 4, a sixteenth: not the left upper corners, which are code 0.
+  z = jnp.tile(codes[:4], (16, 1))
+  assert Entropy(max_rows=4, diversity_only=True)(z, codes[:4]) < -1.3  # about -log 4
 
 
 def test_orthogonality_by_hand():
@@ -76,8 +88,11 @@ def test_masked_rows_do_not_matter(regularizer):
   ones = jnp.ones(40, bool)
   assert regularizer(z, codes) == regularizer(z, codes, ones)
   mask = ones.at[30:].set(False)
-  a, b = (regularizer(z.at[30:].set(v), codes, mask) for v in (0.0, 1e3))
+  run = jax.value_and_grad(regularizer, (0, 1))
+  (a, ga), (b, gb) = (run(z.at[30:].set(v), codes, mask) for v in (1e3, jnp.nan))
   assert a == b
+  jax.tree.map(np.testing.assert_array_equal, ga, gb)
+  assert (ga[0][30:] == 0).all()
   np.testing.assert_allclose(a, regularizer(z[:30], codes), rtol=1e-5)
 
 
@@ -86,3 +101,5 @@ def test_wrong_settings_are_named():
     Entropy(temperature=0)
   with pytest.raises(ValueError, match=r'Entropy\.max_rows is 0; legal: at least 1'):
     Entropy(max_rows=0)
+  with pytest.raises(ValueError, match=r'Orthogonality\.max_codes is 0; legal: at least 1'):
+    Orthogonality(max_codes=0)

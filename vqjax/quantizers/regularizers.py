@@ -4,6 +4,7 @@ The quantizer adds `weight` times the value to its loss and reports the value un
 """
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -18,7 +19,7 @@ class Entropy:
   """Rows sure of their code, all codes in use: `mean_n H(p_n) - gamma H(mean_n p_n)`, in nats.
 
   `p_n = softmax_k(-|z_n - c_k|^2 / T)`. MaskGIT, LlamaGen and MAGVIT-v2 (arXiv 2310.05737,
-  equation 5). `diversity_only=True` is the second term alone, vector-quantize-pytorch's
+  equation 5). `Entropy(diversity_only=True, squared=False)` is vector-quantize-pytorch's
   `codebook_diversity_loss`. Holds N x K numbers, so `max_rows` takes evenly spread rows.
 
   Attributes:
@@ -27,6 +28,7 @@ class Entropy:
     temperature: T; MaskGIT and LlamaGen have 0.01.
     max_rows: at most so many rows.
     diversity_only: leaves out the first term.
+    squared: squared distances; False: distances.
   """
 
   weight: float = 0.1
@@ -34,6 +36,7 @@ class Entropy:
   temperature: float = 0.01
   max_rows: int = 16384
   diversity_only: bool = False
+  squared: bool = True
   name: ClassVar[str] = 'entropy'
 
   def __post_init__(self):
@@ -43,9 +46,11 @@ class Entropy:
       raise ValueError(f'Entropy.max_rows is {self.max_rows}; legal: at least 1.')
 
   def __call__(self, z, codes, mask=None):
-    every = -(-z.shape[0] // self.max_rows)
+    every = _stride(z.shape[0], self.max_rows)
     z, mask = z[::every], None if mask is None else mask[::every]
-    log_p = jax.nn.log_softmax(-squared_distances(z, codes) / self.temperature, axis=-1)
+    cost = squared_distances(_counted(z, mask), codes)
+    cost = cost if self.squared else jnp.sqrt(cost)
+    log_p = jax.nn.log_softmax(-cost / self.temperature, axis=-1)
     p = jnp.exp(log_p)
     row = ops.masked_mean(-jnp.sum(p * log_p, axis=-1, keepdims=True), mask)
     diversity = self.gamma * ops.entropy(ops.mean_row(p, mask))
@@ -68,6 +73,10 @@ class Orthogonality:
   max_codes: int = 8192
   name: ClassVar[str] = 'orthogonality'
 
+  def __post_init__(self):
+    if self.max_codes < 1:
+      raise ValueError(f'Orthogonality.max_codes is {self.max_codes}; legal: at least 1.')
+
   def __call__(self, z, codes, mask=None):
     del z, mask
     codes = ops.unit(codes[:: -(-codes.shape[0] // self.max_codes)])
@@ -86,7 +95,7 @@ class KLToUniform:
   name: ClassVar[str] = 'kl_to_uniform'
 
   def __call__(self, z, codes, mask=None):
-    return kl_to_uniform(-squared_distances(z, codes), mask)
+    return kl_to_uniform(-squared_distances(_counted(z, mask), codes), mask)
 
 
 def kl_to_uniform(logits, mask=None):
@@ -95,3 +104,19 @@ def kl_to_uniform(logits, mask=None):
   return ops.masked_mean(
     jnp.sum(p * jnp.log(logits.shape[-1] * p + 1e-10), axis=-1, keepdims=True), mask
   )
+
+
+def _stride(rows, most):
+  """The smallest stride that leaves at most `most` rows and has no divisor with their number.
+
+  Rows are pixels of B x H x W grids: a stride that divides W would see some columns only.
+  """
+  stride = -(-rows // most)
+  while stride > 1 and math.gcd(stride, rows) > 1:
+    stride += 1
+  return stride
+
+
+def _counted(z, mask):
+  """Masked rows as zeros: a NaN there would reach the gradient of the codes."""
+  return z if mask is None else jnp.where(mask[:, None], z, 0)

@@ -47,6 +47,9 @@ from vqjax.quantizers.lookup import nearest_code
 # Statistics and norms.
 from vqjax.quantizers.ops import code_counts, masked_mean, perplexity, unit, usage
 
+# The published systems, one function each: presets.taming(), presets.optvq(), ...
+from vqjax.quantizers import presets  # isort: skip
+
 # What every quantizer is and returns.
 from vqjax.quantizers.quantizer import Quantized, Quantizer
 
@@ -111,6 +114,7 @@ __all__ = [
   'masked_mean',
   'nearest_code',
   'perplexity',
+  'presets',
   'reflection',
   'replace_dead_codes',
   'rotation',

@@ -147,18 +147,19 @@ def replace_dead_codes(quantizer, variables, key, *, optimizer=None, opt_state=N
       f'{type(core).__name__}.replacement is None; set it to LeastRecent() or RarelyUsed().'
     )
   paths = codebook_paths(core, variables)
+  watched = variables.get('vq', {})
+  if not paths or any('replacement' not in (at(watched, path) or {}) for path in paths):
+    raise ValueError(
+      "variables have no 'replacement' under 'vq'; initialise with the replacement in place."
+    )
   edited = {name: variables[name] for name in variables}
   masks = {}
-  for path, step_key in zip(paths, jax.random.split(key, max(len(paths), 1)), strict=False):
+  for path, step_key in zip(paths, jax.random.split(key, len(paths)), strict=True):
     own = {name: at(tree, path) for name, tree in edited.items()}
     own, masks[path] = _revive(core, own, step_key)
     for name, node in own.items():
       if node is not None:
         edited[name] = put(edited[name], path, node)
-  if not paths or any(at(variables['vq'], path) is None for path in paths):
-    raise ValueError(
-      "variables have no 'replacement' under 'vq'; initialise with the replacement in place."
-    )
   if opt_state is not None and core.learner is None:
     replaced = jax.tree.map(lambda _: False, edited['params'])
     for path, mask in masks.items():

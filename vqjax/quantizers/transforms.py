@@ -46,7 +46,7 @@ class Linear:
   """
 
   bias: bool = False
-  kernel_init: Callable = _square_normal
+  kernel_init: Callable = dataclasses.field(default=_square_normal, repr=False)
   learned: ClassVar[bool] = True
 
   def init(self, key, num_codes, width):

@@ -130,11 +130,14 @@ class VectorQuantizer(Quantizer):
     indices = indices.reshape(-1)
     counted = _counted(rows, None if mask is None else mask.reshape(-1))
     if self.learner is not None:
-      weights, state = self.learner.update(
-        self._get('codebook'), self._get('learner'), rows, indices, counted, self._space()
-      )
+      before = self._get('codebook'), self._get('learner')
+      weights, state = self.learner.update(*before, rows, indices, counted, self._space())
       if self.sphere and self.transform is None:
         weights = ops.unit(weights)
+      some = jnp.any(counted)  # without rows a decay would still move things
+      weights, state = jax.tree.map(
+        lambda new, old: jnp.where(some, new, old), (weights, state), before
+      )
       self.put_variable('vq', 'codebook', weights)
       self.put_variable('vq', 'learner', state)
     if self.has_variable('vq', 'step'):

@@ -1,0 +1,104 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vqjax.quantizers import (
+  Affine,
+  Ema,
+  Grouped,
+  Linear,
+  Residual,
+  VectorQuantizer,
+  kmeans,
+  seed_codebooks,
+)
+
+KEY = jax.random.key(0)
+
+
+def blobs(width=4, count=16, seed=1):
+  means = 10 * jax.random.normal(jax.random.key(seed), (count, width))
+  noise = 0.1 * jax.random.normal(jax.random.key(seed + 1), (20, count, width))
+  return means, (means[None] + noise).reshape(4, -1, width)
+
+
+@pytest.mark.parametrize('transform', [None, Affine(2.0, groups=2), Linear(bias=True)], ids=str)
+@pytest.mark.parametrize('learner', [None, Ema(0.9)], ids=['gradient', 'ema'])
+def test_codes_start_on_the_centres(learner, transform):
+  _, z = blobs()
+  vq = VectorQuantizer(16, learner=learner, transform=transform)
+  variables = vq.init(KEY, z, train=True)
+  far = vq.apply(variables, z, train=False)
+  seeded = jax.jit(lambda v, z: seed_codebooks(vq, v, z, KEY))(variables, z)
+  out = vq.apply(seeded, z, train=False)
+  assert far.metrics['commitment'] > 10
+  assert out.metrics['commitment'] < 0.1  # 0.01 is the blobs' own variance
+  assert out.metrics['usage'] == 1
+  described = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+  assert described(seeded) == described(variables)
+  if learner is not None:
+    # The learner starts from the centres: one more batch does not carry them off.
+    _, state = vq.apply(seeded, z, train=True, mutable=['vq'])
+    after = vq.apply({**seeded, **state}, z, train=False)
+    assert after.metrics['commitment'] < 0.1
+
+
+@pytest.mark.parametrize('share', [True, False])
+def test_groups_and_levels_are_seeded_from_their_own_rows(share):
+  (_, a), (_, b) = blobs(2, 4, seed=1), blobs(2, 4, seed=5)
+  z = jnp.concatenate([a, b + 100], axis=-1)
+  vq = Grouped(VectorQuantizer(8), 2, share=share)
+  variables = seed_codebooks(vq, vq.init(KEY, z, train=True), z, KEY)
+  assert vq.apply(variables, z, train=False).metrics['commitment'] < 0.2
+
+  _, z = blobs(4, 32)
+  depth = 2
+  vq = Residual(VectorQuantizer(8), depth, share=share)
+  variables = seed_codebooks(vq, vq.init(KEY, z, train=True), z, KEY)
+  error = lambda z_q: float(jnp.mean(jnp.square(z - z_q)))
+  one = VectorQuantizer(8)
+  alone = seed_codebooks(one, one.init(KEY, z, train=True), z, KEY)
+  first = error(one.apply(alone, z, train=False).z_q)
+  if not share:  # levels pooled into one codebook are seeded under a random first level
+    assert error(vq.apply(variables, z, train=False).z_q) < 0.5 * first
+
+
+def test_more_than_ten_levels_are_seeded_in_their_order():
+  _, z = blobs(3, 40)
+  vq = Residual(VectorQuantizer(2), 12)
+  variables = jax.jit(lambda v: seed_codebooks(vq, v, z, KEY))(vq.init(KEY, z, train=True))
+  errors = [
+    float(jnp.mean(jnp.square(z - vq.apply(variables, out, method='lookup'))))
+    for depth in range(1, 13)
+    for out in [first_levels(vq.apply(variables, z, train=False).indices, depth)]
+  ]
+  assert all(b < a for a, b in itertools.pairwise(errors))
+
+
+def first_levels(indices, depth):
+  """Tokens of the first levels; -1 stands for a level that is left out."""
+  return jnp.where(jnp.arange(indices.shape[-1])[None, None] < depth, indices, -1)
+
+
+def test_sphere_and_mask():
+  _, z = blobs()
+  vq = VectorQuantizer(16, sphere=True, learner=Ema())
+  variables = vq.init(KEY, z, train=True)
+  mask = jnp.arange(z.shape[1])[None] < 40
+  mask = jnp.broadcast_to(mask, z.shape[:-1])
+  a, b = (
+    seed_codebooks(vq, variables, z.at[:, 40:].set(value), KEY, mask=mask) for value in (1e3, -5.0)
+  )
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+  np.testing.assert_allclose(jnp.linalg.norm(a['vq']['codebook'], axis=-1), 1, rtol=1e-5)
+
+
+def test_one_plain_codebook_is_kmeans():
+  _, z = blobs()
+  vq = VectorQuantizer(16)
+  seeded = seed_codebooks(vq, vq.init(KEY, z, train=True), z, KEY, iters=3)
+  expected = kmeans(jax.random.split(KEY, 1)[0], z.reshape(-1, 4), 16, iters=3)
+  np.testing.assert_allclose(seeded['params']['codebook'], expected, rtol=1e-5)

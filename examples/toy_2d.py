@@ -13,10 +13,11 @@ and OptVQ (arXiv 2412.15195) on their project pages; nothing here repeats their 
 
 What one sees: the few codes nearest to the blob win every feature, and the others never get a
 gradient. Rotation changes what the encoder sees, alternating steps when the codes move; neither is
-a cure of collapse, nor meant as one (alternating walks the baseline's very path here: at rest on
-its target a feature no longer asks where its code is). A learned affine map that all codes share
-takes a part of them along. Running statistics instead (vqtorch has both), Sinkhorn's balanced
-assignment (OptVQ), replacement of codes unused for 20 steps, and k-means seeding use all of them.
+a cure of collapse, nor meant as one. (Alternating walks the baseline's very path here: with these
+weights straight-through sends a feature to its target whatever its code.) A learned affine map that
+all codes share takes a part of them along. Running statistics in its place (vqtorch has both),
+Sinkhorn's balanced assignment (OptVQ), replacement of codes unused for 20 steps, and k-means
+seeding use all of them.
 """
 
 import argparse
@@ -154,7 +155,7 @@ class Panel:
 
   def __init__(self, axes, history):
     self.axes, self.history = axes, history
-    axes.set(xlim=(-0.8, 4.5), ylim=(-0.8, 4.1), aspect='equal', xticks=[], yticks=[])
+    axes.set(xlim=(-0.7, 4.8), ylim=(-0.7, 4.0), aspect='equal', xticks=[], yticks=[])
     for side in axes.spines.values():
       side.set(color='0.8')
     self.lines = axes.add_collection(LineCollection([], colors=LINE, linewidths=0.5, zorder=1))

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 import eval as evaluate_command
@@ -250,3 +251,62 @@ def test_unreadable_images_are_skipped_named_and_training_goes_on(tmp_path, caps
   output = capsys.readouterr().out
   assert 'skipped unreadable image 3.png' in output
   assert 'skipped unreadable image 5.png' in output
+
+
+QUANTIZERS = {
+  'residual': {
+    'name': 'residual',
+    'depth': 2,
+    'base': {
+      'num_codes': 16,
+      'assign': 'sinkhorn',
+      'estimator': {'name': 'sync', 'base': 'rotation', 'nu': 0.5},
+      'transform': 'affine',
+      'replacement': {'name': 'least_recent', 'timeout': 1},
+      'regularizers': [{'name': 'entropy', 'weight': 0.1}],
+    },
+  },
+  'fsq': {'name': 'fsq', 'levels': (5, 5, 5)},
+}
+
+
+@pytest.mark.parametrize('name', QUANTIZERS)
+def test_any_quantizer_trains_seeds_resumes_and_is_evaluated(name, tmp_path):
+  config = small(rot_vqvae.get_config('demo'))
+  config.quantizer = ConfigDict(QUANTIZERS[name])
+  config.model.code_dim, config.model.head = 3, 'linear'
+  config.model.unit_latents = False
+  config.accumulate = 1
+  config.seed_codebook_batches = 0 if name == 'fsq' else 2
+  train_command.train(config, tmp_path / 'whole')
+  whole = metrics(tmp_path / 'whole')
+  assert all(np.isfinite(list(line.values())).all() for line in whole)
+  assert ('dead' in whole[0]) == (name != 'fsq')
+  assert ('entropy' in whole[0]) == (name != 'fsq')
+  if name != 'fsq':
+    # Interrupted and gone on with, it is the same run: seeding happens once, at the start.
+    shutil.rmtree(tmp_path / 'whole' / 'checkpoints' / '4')
+    train_command.train(config, tmp_path / 'whole')
+    assert metrics(tmp_path / 'whole')[-1] == whole[-1]
+
+  numbers = evaluate_command.evaluate(config, tmp_path / 'whole')
+  assert 0 < numbers['usage'] <= 1
+  report = (tmp_path / 'whole' / 'eval' / 'report.html').read_text()
+  assert ('taken by rounding' if name == 'fsq' else 'taken by Nearest') in report
+
+
+@pytest.mark.parametrize(
+  ('quantizer', 'batches', 'message'),
+  [
+    ({'name': 'fsq', 'levels': (8,) * 8}, 0, r'has 16777216 codes a token; legal: at most 2\^22'),
+    ({'name': 'fsq', 'levels': (5, 5, 5)}, 2, r'seed_codebook_batches is 2, but FSQ has no codeb'),
+    ({'num_codes': 16}, -1, r'config\.seed_codebook_batches is -1; legal: 0'),
+    ({'name': 'fsk'}, 0, r"config\.quantizer: name is 'fsk'; legal: vector, grouped"),
+  ],
+)
+def test_a_quantizer_that_cannot_be_trained_is_named(quantizer, batches, message, tmp_path):
+  config = small_vqvae()
+  config.quantizer = ConfigDict(quantizer)
+  config.seed_codebook_batches = batches
+  with pytest.raises(UserError, match=message):
+    train_command.train(config, tmp_path)

@@ -9,6 +9,8 @@ import optax
 from vqjax import durations, losses, networks, optimizer, tokenizer
 from vqjax.errors import UserError
 
+MAX_CODES = 2**22  # a token, whose use every training step counts
+
 
 @dataclasses.dataclass(frozen=True)
 class Gan:
@@ -76,13 +78,29 @@ def build(config, num_examples=None) -> Recipe:
     )
   if not 0 <= config.ema_decay < 1:
     raise UserError(f'config.ema_decay is {config.ema_decay}; legal: 0 (none) to below 1.')
+  if config.seed_codebook_batches < 0:
+    raise UserError(
+      f'config.seed_codebook_batches is {config.seed_codebook_batches}; legal: 0 (none) or more.'
+    )
   if config.loss.perceptual:
     raise UserError(
       f'config.loss.perceptual is {config.loss.perceptual} and needs the LPIPS network with its '
       'VGG16 weights, which are not here; train without the term by --config.loss.perceptual=0.'
     )
+  model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
+  if model.quantizer.num_codes > MAX_CODES:
+    raise UserError(
+      f'config.quantizer has {model.quantizer.num_codes} codes a token; legal: at most 2^22, whose '
+      'use is counted in every step: write a row as more tokens (lfq and bsq: tokens, or grouped).'
+    )
+  if config.seed_codebook_batches and not hasattr(model.quantizer.core, 'learner'):
+    kind = type(model.quantizer.core).__name__
+    raise UserError(
+      f'config.seed_codebook_batches is {config.seed_codebook_batches}, but {kind} has no '
+      'codebook; set it to 0.'
+    )
   return Recipe(
-    tokenizer=tokenizer.build(config.model.to_dict(), config.quantizer.to_dict()),
+    tokenizer=model,
     optimizer=transformation,
     schedule=schedule,
     pixel_weights={name: config.loss[name] for name in losses.PIXELS if config.loss[name]},

@@ -1,0 +1,104 @@
+"""The guide's examples run, its table of presets is true, and it leaves no public name out."""
+
+import inspect
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from vqjax import quantizers
+from vqjax.quantizers import presets
+
+ROOT = pathlib.Path(__file__).parents[2]
+GUIDE = (ROOT / 'docs' / 'quantizers.md').read_text()
+README = (ROOT / 'README.md').read_text()
+PRESETS = [
+  name
+  for name, value in vars(presets).items()
+  if inspect.isfunction(value) and value.__module__ == presets.__name__
+]
+BLOCK = re.compile(r'^```python\n(.*?)^```', re.DOTALL | re.MULTILINE)
+
+
+def blocks():
+  """{name: source} of the guide's blocks after the prelude, named by their lines."""
+  found = {}
+  for match in BLOCK.finditer(GUIDE):
+    # As many empty lines as stand above the block: tracebacks then name the guide's own lines.
+    line = GUIDE.count('\n', 0, match.start(1))
+    found[f'line_{line + 1}'] = '\n' * line + match[1]
+  return found
+
+
+(PRELUDE, PRELUDE_SOURCE), *EXAMPLES = blocks().items()
+
+
+def namespace():
+  names = {'__name__': 'guide'}
+  exec(compile(PRELUDE_SOURCE, 'docs/quantizers.md', 'exec'), names)
+  return names
+
+
+@pytest.mark.parametrize('source', [s for _, s in EXAMPLES], ids=[name for name, _ in EXAMPLES])
+def test_an_example_of_the_guide_runs(source):
+  exec(compile(source, 'docs/quantizers.md', 'exec'), namespace())
+
+
+def test_the_layer_of_the_readme_runs():
+  section = README.split('## One layer')[1].split('\n## ')[0]
+  (source,) = BLOCK.findall(section)
+  exec(compile(source, 'README.md', 'exec'), {'__name__': 'readme'})
+
+
+def test_examples_are_short():
+  assert {name: source for name, source in EXAMPLES if len(source.strip().split('\n')) > 10} == {}
+
+
+@pytest.mark.parametrize('name', [*quantizers.__all__, *PRESETS])
+def test_a_public_name_is_in_the_guide(name):
+  assert re.search(rf'`[^`\n]*\b{name}\b[^`\n]*`', GUIDE)
+
+
+def test_every_field_of_the_layer_is_in_its_table():
+  section = GUIDE.split('### The fields of `VectorQuantizer`')[1].split('\n#')[0]
+  rows = re.findall(r'^\| `(\w+)`', section, re.MULTILINE)
+  fields = inspect.signature(quantizers.VectorQuantizer).parameters
+  assert rows == [name for name in fields if name not in ('parent', 'name')]
+
+
+def described_presets():
+  """{preset: expression} of the table's rows."""
+  section = GUIDE.split('\n## 5. ')[1].split('\n## ')[0]
+  return dict(re.findall(r'^\| `presets\.(\w+)` \| `(.+?)` \|', section, re.MULTILINE))
+
+
+def test_every_preset_has_a_row():
+  assert list(described_presets()) == PRESETS
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_a_preset_is_what_its_row_says(name):
+  ours, theirs = eval(described_presets()[name], namespace()), getattr(presets, name)()
+  core, other = ours.core, theirs.core
+  assert [type(layer) for layer in layers(ours)] == [type(layer) for layer in layers(theirs)]
+  for layer, same in zip(layers(ours), layers(theirs), strict=True):
+    for field in layer.__dataclass_fields__:
+      if field not in ('parent', 'name', 'base', 'codebook_init'):
+        assert getattr(layer, field) == getattr(same, field), field
+  if hasattr(core, 'codebook_init'):  # functions differ although they draw the same
+    draw = lambda vq: vq.codebook_init(jax.random.key(0), (32, 8), np.float32)
+    np.testing.assert_array_equal(draw(core), draw(other))
+
+
+def layers(vq):
+  """A quantizer, what it wraps, what that wraps."""
+  return [vq, *layers(vq.base)] if hasattr(vq, 'base') else [vq]
+
+
+def test_files_that_the_guide_names_exist():
+  links = re.findall(r'\]\((?!http|#)([^)#]+)', GUIDE)
+  assert links
+  for link in links:
+    assert (ROOT / 'docs' / link).exists(), link

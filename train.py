@@ -26,7 +26,10 @@ from vqjax.errors import UserError
 log = logging.getLogger('vqjax')
 
 # Shown in the progress line, where the run has them; metrics.jsonl has everything.
-SHOWN = ('loss', 'l1', 'l2', 'commitment', 'generator', 'gan_weight', 'usage', 'perplexity')
+SHOWN = (
+  *('loss', 'l1', 'l2', 'commitment', 'generator', 'gan_weight'),
+  *('usage', 'perplexity', 'dead'),
+)
 
 
 def train(config, workdir, *, allow_config_change=False) -> dict:

@@ -7,7 +7,7 @@ import pytest
 from golden_data import load
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vqjax.quantizers import BSQ, FSQ, LFQ, Grouped, Residual, rotation
+from vqjax.quantizers import BSQ, FSQ, LFQ, Grouped, Residual, ops, rotation
 
 ALL = [
   FSQ((8, 5, 5, 4)),
@@ -167,6 +167,18 @@ def test_it_composes(quantizer):
     out = vq.apply({}, z, train=True)
     np.testing.assert_array_equal(out.z_q, vq.apply({}, out.indices, method='lookup'))
     assert out.indices.ndim == 1 + vq.token_axes
+
+
+def test_independent_bits_follow_the_reference():
+  """Entropy and log probability behind BinaryMapper, which draws bits by their logits."""
+  data = load('quantizers/binary_mapper_aux')
+  logits = jnp.asarray(data['in_logits'])
+  entropy = jnp.sum(ops.bit_entropy(logits), axis=-1)
+  aux = jax.nn.relu(4 * np.log(2) - entropy - np.log(2))
+  np.testing.assert_allclose(aux, data['out_aux'], atol=1e-6, rtol=1e-5)
+  signs = LFQ(4).apply({}, jnp.arange(5), method='lookup')
+  logp = jnp.sum(jax.nn.log_sigmoid(signs * logits), axis=-1)
+  np.testing.assert_allclose(logp, data['out_logp'], atol=1e-6, rtol=1e-5)
 
 
 def test_entropies_by_enumeration():

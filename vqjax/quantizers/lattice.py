@@ -241,11 +241,8 @@ class LFQ(Lattice):
   def _entropies(self, x, mask):
     """(mean of the rows' entropies, entropy of the mean), of rows [N bits], in nats."""
     logits = 4 * self.inverse_temperature * self.level * x  # of + against -
-    # Entropy of a Bernoulli in terms of its logit, without 0 log 0 at certainty.
-    on, off = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     p = jax.nn.sigmoid(logits)
-    bit = -(p * on + (1 - p) * off)
-    sample = ops.masked_mean(jnp.sum(bit, axis=-1, keepdims=True), mask)
+    sample = ops.masked_mean(jnp.sum(ops.bit_entropy(logits), axis=-1, keepdims=True), mask)
     code = jnp.zeros((), jnp.float32)
     for start in range(0, self.bits, self.entropy_bits):
       group = p[:, start : start + self.entropy_bits]

@@ -50,6 +50,12 @@ def entropy(p, floor=2.0**-126):
   return -jnp.sum(p * jnp.log(jnp.maximum(p, floor)), axis=-1)
 
 
+def bit_entropy(logits):
+  """Entropy of a bit that is 1 with probability `sigmoid(logits)`, in nats; no 0 log 0 occurs."""
+  p = jax.nn.sigmoid(logits)
+  return -(p * jax.nn.log_sigmoid(logits) + (1 - p) * jax.nn.log_sigmoid(-logits))
+
+
 def code_counts(indices, num_codes, mask=None):
   """How often each code occurs: int32 [N] -> float32 [K].
 

@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from vqjax.quantizers import (
+  FSQ,
   Affine,
   Alternating,
   Ema,
@@ -199,6 +200,10 @@ def test_a_batch_without_rows_moves_nothing():
     (lambda: LeastRecent(noise=-1.0), r'LeastRecent\.noise is -1\.0; legal: at least 0'),
     (lambda: RarelyUsed(1.5), r'RarelyUsed\.threshold is 1\.5; legal: 0 < threshold < 1'),
     (lambda: RarelyUsed(max_per_step=0), r'RarelyUsed\.max_per_step is 0; legal: at least 1'),
+    (
+      lambda: replace_dead_codes(FSQ((5, 5)), {}, KEYS['vq']),
+      r'FSQ has no codes to replace; legal: VectorQuantizer',
+    ),
     (
       lambda: replace_dead_codes(VectorQuantizer(4), {}, KEYS['vq']),
       r'VectorQuantizer\.replacement is None; set it to LeastRecent',

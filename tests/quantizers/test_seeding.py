@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vqjax.quantizers import (
+  FSQ,
   Affine,
   Ema,
   Grouped,
@@ -94,6 +95,11 @@ def test_sphere_and_mask():
   )
   jax.tree.map(np.testing.assert_array_equal, a, b)
   np.testing.assert_allclose(jnp.linalg.norm(a['vq']['codebook'], axis=-1), 1, rtol=1e-5)
+
+
+def test_a_quantizer_without_a_codebook_is_named():
+  with pytest.raises(ValueError, match=r'FSQ has no codebook to seed; legal: VectorQuantizer'):
+    seed_codebooks(Residual(FSQ((5, 5)), 2), {}, jnp.ones((3, 2)), KEY)
 
 
 def test_one_plain_codebook_is_kmeans():

@@ -8,6 +8,7 @@ from vqjax.quantizers import (
   Affine,
   Ema,
   Gumbel,
+  Orthogonality,
   Rotation,
   Stochastic,
   Sync,
@@ -316,6 +317,10 @@ def test_bad_input_is_named(z, mask, message):
     ({'eval_assign': Stochastic()}, r'eval_assign is Stochastic.*so tokens would be random'),
     ({'assign': Gumbel(), 'estimator': rotation}, r'assign=Gumbel brings its own gradient'),
     ({'estimator': Sync(rotation), 'learner': Ema()}, r'with learner=Ema.*no gradient reaches'),
+    (
+      {'regularizers': (Orthogonality(),), 'learner': Ema()},
+      r'regularizers has Orthogonality, but with learner=Ema',
+    ),
   ],
 )
 def test_impossible_fields_are_named(fields, message):

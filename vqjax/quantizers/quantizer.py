@@ -20,8 +20,9 @@ class Quantizer(nn.Module):
   """The base of all quantizers: `enter`, `select`, `estimate`, in float32 whatever comes in.
 
   A wrapper such as `Residual` calls the three steps of what it wraps where it needs them, and so
-  works around any quantizer. A subclass gives `select` and `lookup`, and `num_codes` as a field or
-  property: the number of values that a token can take.
+  works around any quantizer. A subclass gives `select`, `estimate`, `lookup`, and `num_codes` as a
+  field or property: the number of values that a token can take; and `penalty(z, q, mask)`, its
+  (loss, terms) of rows and codes, where `Residual(level_loss='total')` is to wrap it.
   """
 
   def __call__(self, z, *, train: bool, mask=None) -> Quantized:

@@ -142,7 +142,9 @@ def replace_dead_codes(quantizer, variables, key, *, optimizer=None, opt_state=N
     ValueError: the quantizer has no `replacement`, or the variables none of its state.
   """
   core = quantizer.core
-  if getattr(core, 'replacement', None) is None:
+  if not hasattr(core, 'replacement'):
+    raise ValueError(f'{type(core).__name__} has no codes to replace; legal: VectorQuantizer.')
+  if core.replacement is None:
     raise ValueError(
       f'{type(core).__name__}.replacement is None; set it to LeastRecent() or RarelyUsed().'
     )

@@ -28,8 +28,13 @@ def seed_codebooks(quantizer, variables, z, key, *, mask=None, iters=10, farthes
 
   Returns:
     variables with codebooks and learners' states replaced.
+
+  Raises:
+    ValueError: a quantizer without a codebook.
   """
   core = quantizer.core
+  if not hasattr(core, 'codebook_init'):
+    raise ValueError(f'{type(core).__name__} has no codebook to seed; legal: VectorQuantizer.')
   owner = 'params' if core.learner is None else 'vq'
   paths = codebook_paths(core, variables)
   for path, path_key in zip(paths, jax.random.split(key, max(len(paths), 1)), strict=False):

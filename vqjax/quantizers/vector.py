@@ -14,6 +14,7 @@ from vqjax.quantizers import losses, ops, transforms
 from vqjax.quantizers.assignments import Gumbel, Nearest, Stochastic
 from vqjax.quantizers.estimators import Reflection, Rotation, Sync, straight_through
 from vqjax.quantizers.quantizer import Quantized, Quantizer
+from vqjax.quantizers.regularizers import Orthogonality
 
 # Names in `intermediates` of the rows [N D] that a codebook sees, and which of them count [N].
 ROWS, COUNTED = 'quantizer_rows', 'quantizer_mask'
@@ -284,6 +285,11 @@ def _check_fields(vq):
     raise ValueError(
       f'VectorQuantizer.estimator is {vq.estimator}, but with learner={vq.learner} no gradient '
       'reaches the codes; set learner=None or a learned transform, or take its base.'
+    )
+  if any(isinstance(r, Orthogonality) for r in vq.regularizers) and not vq._codes_learn:
+    raise ValueError(
+      f'VectorQuantizer.regularizers has Orthogonality, but with learner={vq.learner} no gradient '
+      'reaches the codes; set learner=None or a learned transform, or leave it out.'
     )
   base = vq.estimator.base if isinstance(vq.estimator, Sync) else vq.estimator
   drawn = isinstance(vq.assign, Stochastic) or getattr(vq.assign, 'sample', False)

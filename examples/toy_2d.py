@@ -128,9 +128,7 @@ def simulate(fields, steps, *, seeded=False, seed=0) -> History:
       updates, opt_state = optimizer.update(gradient, opt_state, params)
     moved = {'params': optax.apply_updates(params, updates), 'vq': state}
     if quantizer.replacement is not None:
-      moved, opt_state = vq.replace_dead_codes(
-        quantizer, moved, key, optimizer=optimizer, opt_state=opt_state
-      )
+      moved, opt_state = vq.replace_dead_codes(quantizer, moved, key, opt_state=opt_state)
     return (moved, opt_state), History(features, codes, indices)
 
   carry = variables, optimizer.init(variables['params'])

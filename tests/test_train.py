@@ -259,7 +259,6 @@ QUANTIZERS = {
     'depth': 2,
     'base': {
       'num_codes': 16,
-      'assign': 'sinkhorn',
       'estimator': {'name': 'sync', 'base': 'rotation', 'nu': 0.5},
       'transform': 'affine',
       'replacement': {'name': 'least_recent', 'timeout': 1},

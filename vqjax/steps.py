@@ -227,7 +227,6 @@ def _replace_dead_codes(recipe, network: Network, key):
     recipe.tokenizer.quantizer,
     {'params': network.params, **network.variables},
     key,
-    optimizer=recipe.optimizer,
     opt_state=network.opt_state,
   )
   params = variables.pop('params')

@@ -64,7 +64,7 @@ def usage_after_training(vq, seeded=False):
     params = optax.apply_updates(params, updates)
     if vq.replacement is not None:
       now, opt_state = replace_dead_codes(
-        vq, {'params': params, **state}, dead_key, optimizer=optimizer, opt_state=opt_state
+        vq, {'params': params, **state}, dead_key, opt_state=opt_state
       )
       params = now.pop('params')
       state = now

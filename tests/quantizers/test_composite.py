@@ -9,6 +9,7 @@ from vqjax.quantizers import (
   Alternating,
   Ema,
   Grouped,
+  Gumbel,
   Residual,
   RunningAffine,
   Sync,
@@ -56,6 +57,36 @@ def test_alternating_codebooks_move_in_groups_and_levels(share):
       variables = {**variables, **state}
       errors.append(float(jnp.mean(jnp.square(Z - out.z_q))))
     assert errors[-1] < 0.9 * errors[0]
+
+
+@pytest.mark.parametrize('gradient', ['sum', 'levels', 'telescoped'])
+@pytest.mark.parametrize('learner', [None, Alternating(optax.sgd(1.0))], ids=['gradient', 'moved'])
+def test_the_encoder_gets_its_gradient_also_from_a_shared_codebook(learner, gradient):
+  base = VectorQuantizer(16, learner=learner, codebook_init=normal, commitment_weight=0.0)
+  vq = Residual(base, 3, share=True, gradient=gradient)
+  variables = vq.init(KEYS, Z, train=True)
+  forward = lambda z: vq.apply(variables, z, train=True, mutable=['vq'])[0].z_q.sum()
+  np.testing.assert_allclose(jax.grad(forward)(Z), 3.0 if gradient == 'levels' else 1.0, rtol=1e-6)
+
+
+def test_gumbel_codes_pass_the_gradient_straight_through_in_evaluation():
+  vq = VectorQuantizer(16, assign=Gumbel(), codebook_init=normal)
+  variables = vq.init(KEYS, Z, train=True)
+  gradient = jax.grad(lambda z: vq.apply(variables, z, train=False).z_q.sum())(Z)
+  np.testing.assert_array_equal(gradient, jnp.ones_like(Z))
+
+
+def test_metrics_under_dropout_are_of_the_levels_that_are_left():
+  vq = Residual(VectorQuantizer(16, codebook_init=normal), 4, min_depth=1, level_loss='mean')
+  variables = vq.init(KEYS, Z, train=True)
+  step = jax.jit(lambda key: vq.apply(variables, Z, train=True, rngs={'vq': key}))
+  outs = [step(jax.random.key(seed)) for seed in range(12)]
+  alone = [out for out in outs if (out.indices[..., 1:] == -1).all()]
+  assert 0 < len(alone) < len(outs)
+  single = VectorQuantizer(16).apply({'params': variables['params']['level_0']}, Z, train=True)
+  for name, value in single.metrics.items():
+    np.testing.assert_allclose(alone[0].metrics[name], value, rtol=1e-5)
+  np.testing.assert_allclose(alone[0].loss, single.loss, rtol=1e-5)
 
 
 def test_sync_reaches_the_codes_of_all_levels():
@@ -159,7 +190,17 @@ def test_unshared_parts_have_their_own_variables():
     ),
     (
       lambda: Residual(VectorQuantizer(8, loss='cross_entropy'), 2, level_loss='total'),
-      r"level_loss='total' needs a distance",
+      r"level_loss='total' is a distance",
+    ),
+    (lambda: Residual(VectorQuantizer(8), scale=0.0), r'Residual\.scale is 0\.0; legal: above 0'),
+    (
+      lambda: Residual(VectorQuantizer(8, estimator=Sync()), gradient='telescoped'),
+      r"gradient='telescoped' takes back what Sync gives",
+    ),
+    (lambda: Residual(FSQ((5,)), level_loss='total'), r"level_loss='total' is a distance"),
+    (
+      lambda: Residual(Grouped(Residual(FSQ((5,)), 2)), 2, share=True),
+      r'Residual\.share is True around a Residual',
     ),
     (
       lambda: Residual(Residual(FSQ((5,)), 2), 2, share=True),

@@ -11,7 +11,7 @@ from vqjax.quantizers import Sinkhorn, build, presets
 PRESETS = {
   name: value
   for name, value in vars(presets).items()
-  if inspect.isfunction(value) and value.__module__ == presets.__name__
+  if inspect.isfunction(value) and value.__module__ == presets.__name__ and name[0] != '_'
 }
 WIDTHS = {'fsq': 4, 'magvit2': 18, 'bsq': 18}
 SMALL = {name: {'num_codes': 64} for name in PRESETS if name not in WIDTHS}
@@ -66,6 +66,7 @@ def test_published_constants():
   assert presets.fsq().num_codes == 1000
   assert presets.magvit2().num_codes == presets.bsq().num_codes == 2**18
   assert presets.bsq(36).tokens == 2
+  assert presets.bsq(45).tokens == 3
 
 
 @pytest.mark.parametrize(

@@ -165,9 +165,7 @@ def test_moments_of_replaced_codes_start_anew():
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
   state = optimizer.init(params)
   state = optax.tree.map_params(optimizer, jnp.ones_like, state)
-  revive = jax.jit(
-    lambda v, s: replace_dead_codes(vq, v, KEYS['vq'], optimizer=optimizer, opt_state=s)
-  )
+  revive = jax.jit(lambda v, s: replace_dead_codes(vq, v, KEYS['vq'], opt_state=s))
   revived, fresh = revive(model, state)
   changed = (revived['params']['quantizer']['codebook'] != variables['params']['codebook']).any(-1)
   assert 0 < changed.sum() < 16
@@ -177,6 +175,30 @@ def test_moments_of_replaced_codes_start_anew():
     expected = jnp.broadcast_to(jnp.where(changed, 0.0, 1.0)[:, None], (16, 4))
     np.testing.assert_array_equal(moments['quantizer']['codebook'], expected)
   np.testing.assert_array_equal(optax.tree.get(fresh, 'count'), optax.tree.get(state, 'count'))
+
+
+@pytest.mark.parametrize(
+  'optimizer',
+  [
+    optax.adafactor(1e-3, min_dim_size_to_factor=4),
+    optax.multi_transform(
+      {'codes': optax.adam(1e-3), 'rest': optax.sgd(1e-3)},
+      {'other': 'rest', 'quantizer': 'codes'},
+    ),
+    optax.masked(optax.adam(1e-3), {'other': False, 'quantizer': True}),
+  ],
+  ids=['adafactor', 'multi_transform', 'masked'],
+)
+def test_any_optimizer_state_keeps_its_tree(optimizer):
+  vq = VectorQuantizer(16, replacement=LeastRecent(1), codebook_init=normal)
+  variables = trained(vq, 9 + jax.random.normal(jax.random.key(0), (64, 4)), 1)
+  params = {'other': jnp.ones(3), 'quantizer': variables['params']}
+  model = {'params': params, 'vq': {'quantizer': variables['vq']}}
+  with jax.numpy_dtype_promotion('standard'):
+    state = optimizer.init(params)
+  _, fresh = replace_dead_codes(vq, model, KEYS['vq'], opt_state=state)
+  described = lambda tree: jax.tree.map(lambda leaf: (jnp.shape(leaf), leaf.dtype), tree)
+  assert described(fresh) == described(state)
 
 
 def test_a_batch_without_rows_moves_nothing():

@@ -116,8 +116,12 @@ def build(spec: Mapping) -> Quantizer:
 
 def _value(field, value):
   if field == 'base':
+    if not isinstance(value, Mapping):
+      raise ValueError(f'base is {value!r}; legal: a dict of the fields of a quantizer.')
     return build(value)
   if field == 'regularizers':
+    if not isinstance(value, list | tuple):
+      raise ValueError(f'regularizers is {value!r}; legal: a list of names or of dicts.')
     return tuple(_choose(field, entry) for entry in value)
   if field in CHOICES:
     return _choose(field, value)
@@ -125,6 +129,8 @@ def _value(field, value):
 
 
 def _choose(field, value):
+  if value is None and None in CHOICES[field].values():
+    return None
   settings = dict(value) if isinstance(value, Mapping) else {'name': value}
   name = settings.pop('name', None)
   choices = CHOICES[field]

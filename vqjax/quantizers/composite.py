@@ -4,7 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from vqjax.quantizers import ops
+from vqjax.quantizers.estimators import Sync
 from vqjax.quantizers.quantizer import Quantized, Quantizer
 
 
@@ -126,7 +129,8 @@ class Residual(Wrapper):
   al., SoundStream (arXiv 2107.03312), algorithm 1; RQ-VAE (arXiv 2203.01941) with `share=True`.
 
   Deviation: one estimator acts on the sum, so that the encoder gets the task's gradient once. With
-  one a level on detached residuals, as vector-quantize-pytorch has it, it gets it `depth` times.
+  one a level on detached residuals, as vector-quantize-pytorch has it, it gets it `depth` times
+  (and so it does with Gumbel codes, whose relaxations each reach z).
   Metrics are means over the levels.
 
   Attributes:
@@ -137,7 +141,8 @@ class Residual(Wrapper):
       `telescoped`: one a level on residuals that are not detached (its `quant_grad_frac=1`).
     level_loss: `sum` or `mean` over the levels' losses, or `total`: the loss of z and the sum, so
       that all codebooks see one error (vqtorch).
-    scale: s, a number or one per channel; residual FSQ has 1 / levels, residual LFQ 1 / 2.
+    scale: s, a number or a tuple of one per channel. Codes that cannot shrink with the residual
+      need it: residual FSQ has 1 / levels, residual LFQ 1 / 2, unit codes likewise.
     min_depth: quantizer dropout: while training, the number of levels is drawn from
       [min_depth, depth] once a batch; tokens of the others are -1 and add nothing. None: all.
   """
@@ -172,10 +177,23 @@ class Residual(Wrapper):
       raise ValueError(
         f'Residual.share is True, but {transform} keeps statistics of one level; set share=False.'
       )
-    if self.share and isinstance(self.base, Residual):
-      raise ValueError('Residual.share is True around a Residual; set share on the inner one.')
-    if self.level_loss == 'total' and getattr(core, 'loss', 'l2') == 'cross_entropy':
-      raise ValueError("Residual.level_loss='total' needs a distance; set loss='l2' or 'l1'.")
+    inner = self.base
+    while self.share and isinstance(inner, Wrapper):
+      if isinstance(inner, Residual):
+        raise ValueError('Residual.share is True around a Residual; set share on the inner one.')
+      inner = inner.base
+    plain = getattr(core, 'loss', None) in ('l2', 'l1') and not core.regularizers
+    if self.level_loss == 'total' and not plain:
+      raise ValueError(
+        "Residual.level_loss='total' is a distance of z and the sum; legal: around VectorQuantizer "
+        "with loss='l2' or 'l1' and no regularizers."
+      )
+    if self.gradient == 'telescoped' and isinstance(getattr(core, 'estimator', None), Sync):
+      raise ValueError(
+        "Residual.gradient='telescoped' takes back what Sync gives a code; legal: sum, levels."
+      )
+    if not np.all(np.asarray(self.scale) > 0):
+      raise ValueError(f'Residual.scale is {self.scale}; legal: above 0.')
 
   def setup(self):
     self.level = self.parts(self.depth)
@@ -211,14 +229,16 @@ class Residual(Wrapper):
       masks = None if seen[0][1] is None else jnp.stack([m for _, m in seen], axis=axis)
       self.base.observe(rows, jnp.maximum(indices, 0), masks)
       if self.base.regathers:
-        total = self.lookup(indices)
+        total = ops.with_value(total, self.lookup(indices))
     if self.level_loss == 'total':
       loss, terms = self.penalty(z, total, mask)
-      metrics = _mean([out.metrics for out in outs]) | terms
+      metrics = _mean([out.metrics for out in outs], keep) | terms
     else:
       losses = [out.loss for out in outs]
-      loss = _mean(losses) if self.level_loss == 'mean' else sum(losses)
-      metrics = _mean([out.metrics for out in outs])
+      if keep is not None:  # a level without rows may still have a term of its codes alone
+        losses = [jnp.where(alive, loss, 0) for alive, loss in zip(keep, losses, strict=True)]
+      loss = _mean(losses, keep) if self.level_loss == 'mean' else sum(losses)
+      metrics = _mean([out.metrics for out in outs], keep)
     return Quantized(z_q=total, indices=indices, loss=loss, metrics=metrics)
 
   def estimate(self, z, q):
@@ -232,8 +252,8 @@ class Residual(Wrapper):
     total = 0.0
     for j, level in enumerate(self.level):
       token = jnp.take(indices, j, axis=axis)
-      dropped = token < 0
-      q = level.lookup(jnp.maximum(token, 0))
+      dropped = token == -1
+      q = level.lookup(jnp.where(dropped, 0, token))
       dropped = dropped.any(axis=tuple(range(axis, token.ndim)))
       q = jnp.where(dropped[..., None], 0, q * self._scale(j, q.ndim))
       total = total + q
@@ -265,6 +285,8 @@ class Residual(Wrapper):
     return scale.reshape((1,) * (ndim - scale.ndim) + scale.shape) if scale.ndim else scale
 
 
-def _mean(trees):
-  """Mean of equal trees of scalars."""
-  return jax.tree.map(lambda *xs: sum(xs) / len(xs), *trees)
+def _mean(trees, keep=None):
+  """Mean of equal trees of scalars, of those with `keep` [len(trees)] true."""
+  keep = jnp.ones(len(trees), bool) if keep is None else keep
+  count = jnp.sum(keep, dtype=jnp.float32)
+  return jax.tree.map(lambda *xs: jnp.sum(jnp.where(keep, jnp.stack(xs), 0)) / count, *trees)

@@ -8,7 +8,7 @@ output, hats are unit vectors, `l = |q| / |e|`.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -181,9 +181,11 @@ class Sync:
   def __post_init__(self):
     if self.nu < 0:
       raise ValueError(f'Sync.nu is {self.nu}; legal: at least 0.')
+    if isinstance(self.base, Sync | Directional):
+      raise ValueError(f'Sync.base is {self.base}, which moves codes by itself; take another.')
 
   def __call__(self, z, q):
-    return _reaching_code(self.nu, self.base(z, q), q)
+    return _reaching_code(self.nu, self.base(z, jax.lax.stop_gradient(q)), q)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -219,6 +221,7 @@ class Directional:
   """
 
   variance: float = 5e-3
+  uses_key: ClassVar[bool] = True
 
   def __post_init__(self):
     if self.variance < 0:

@@ -30,11 +30,6 @@ class Lattice(Quantizer):
   def estimate(self, z, q):
     return self.estimator(ops.rows(z), ops.rows(q)).reshape(q.shape)
 
-  def penalty(self, z, q, mask=None):
-    """Loss and metrics of rows `z` and their quantized values `q` [... D]: (loss [], terms)."""
-    terms = _terms(z, q, mask)
-    return getattr(self, 'commitment_weight', 0.0) * terms['commitment'], terms
-
 
 class FSQ(Lattice):
   """Finite scalar quantization: channel i takes one of `levels[i]` values; K is their product.

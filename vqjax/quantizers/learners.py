@@ -42,8 +42,9 @@ class Ema:
   Attributes:
     decay: d in [0, 1). The rotation trick's Table 1 uses 0.8, VQ-VAE 0.99.
     epsilon: Laplace smoothing.
-    init_count: N at the start. 1 leaves an unused code where it is; 0, as in the rotation trick's
-      and taming's code, throws it out by a factor of d / eps at its first update.
+    init_count: N at the start, with M = N code: how many rows a step the start stands for. 0, as
+      in the rotation trick's and taming's code, has M = code all the same: the first update throws
+      an unused code out by a factor of d / eps and carries a used one beyond its mean.
     hold: False for the originals' behaviour.
   """
 
@@ -56,12 +57,14 @@ class Ema:
   def __post_init__(self):
     if not 0 <= self.decay < 1:
       raise ValueError(f'Ema.decay is {self.decay}; legal: 0 <= decay < 1.')
+    if self.init_count < 0:
+      raise ValueError(f'Ema.init_count is {self.init_count}; legal: at least 0.')
     if self.epsilon <= 0:
       raise ValueError(f'Ema.epsilon is {self.epsilon}; legal: > 0.')
 
   def init(self, weights):
     counts = jnp.full(weights.shape[0], self.init_count, jnp.float32)
-    return EmaState(counts=counts, sums=weights)
+    return EmaState(counts=counts, sums=weights * (self.init_count or 1.0))
 
   def update(self, weights, state, z, indices, mask, space):
     num_codes = weights.shape[0]
@@ -115,10 +118,8 @@ class Alternating:
     return optax.apply_updates(weights, updates), state
 
   def reset(self, state, weights, replaced):
-    del weights
-    return optax.tree.map_params(
-      self.optimizer, lambda moment: jnp.where(replaced[:, None], 0, moment), state
-    )
+    anew = lambda leaf: jnp.where(replaced[:, None], 0, leaf)
+    return jax.tree.map(lambda x: anew(x) if jnp.shape(x) == weights.shape else x, state)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -203,9 +203,14 @@ def magvit2(bits=18):
 
   Weights as in Open-MAGVIT2 (arXiv 2409.04410): entropy 0.1, commitment 0.25.
   """
-  return LFQ(bits, commitment_weight=0.25, entropy_weight=0.1, entropy_bits=9)
+  return LFQ(bits, tokens=_tokens(bits), commitment_weight=0.25, entropy_bits=9)
 
 
 def bsq(bits=18):
   """BSQ-ViT (Zhao et al., arXiv 2406.07548): 18 bits a token; 36 are written as two tokens."""
-  return BSQ(bits, tokens=-(-bits // 30), entropy_weight=0.1, entropy_bits=9)
+  return BSQ(bits, tokens=_tokens(bits), entropy_bits=9)
+
+
+def _tokens(bits):
+  """The least number of equal tokens of at most 30 bits."""
+  return next(n for n in range(1, bits + 1) if bits % n == 0 and bits // n <= 30)

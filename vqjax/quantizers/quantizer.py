@@ -21,8 +21,7 @@ class Quantizer(nn.Module):
 
   A wrapper such as `Residual` calls the three steps of what it wraps where it needs them, and so
   works around any quantizer. A subclass gives `select`, `estimate`, `lookup`, and `num_codes` as a
-  field or property: the number of values that a token can take; and `penalty(z, q, mask)`, its
-  (loss, terms) of rows and codes, where `Residual(level_loss='total')` is to wrap it.
+  field or property: the number of values that a token can take.
   """
 
   def __call__(self, z, *, train: bool, mask=None) -> Quantized:

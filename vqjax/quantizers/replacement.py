@@ -8,11 +8,11 @@ optimizer moments of those codes anew.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,15 +125,15 @@ class RarelyUsed(_Policy):
     return state < self.threshold
 
 
-def replace_dead_codes(quantizer, variables, key, *, optimizer=None, opt_state=None):
+def replace_dead_codes(quantizer, variables, key, *, opt_state=None):
   """Overwrites dead codes by rows of the last training forward: a pure edit between two steps.
 
   Args:
     quantizer: the quantizer, with whatever wrappers, whose `replacement` is set.
     variables: {'params': ..., 'vq': ...}, its own or those of a model that it is a part of.
     key: of the noise.
-    optimizer: the optax transformation of `params`, to start moments of replaced codes anew.
-    opt_state: its state.
+    opt_state: of any optax optimizer of `params`, to start moments of replaced codes anew: arrays
+      of the codebook's shape under its path. Factored statistics are left as they are.
 
   Returns:
     (variables, opt_state).
@@ -148,31 +148,34 @@ def replace_dead_codes(quantizer, variables, key, *, optimizer=None, opt_state=N
     raise ValueError(
       f'{type(core).__name__}.replacement is None; set it to LeastRecent() or RarelyUsed().'
     )
-  paths = codebook_paths(core, variables)
   watched = variables.get('vq', {})
-  if not paths or any('replacement' not in (at(watched, path) or {}) for path in paths):
+  paths = codebook_paths(core, variables)
+  paths = [path for path in paths if 'replacement' in (at(watched, path) or {})]
+  if not paths:
     raise ValueError(
       "variables have no 'replacement' under 'vq'; initialise with the replacement in place."
     )
-  edited = {name: variables[name] for name in variables}
-  masks = {}
-  for path, step_key in zip(paths, jax.random.split(key, len(paths)), strict=True):
+  edited = dict(variables)
+  for path, path_key in zip(paths, jax.random.split(key, len(paths)), strict=True):
     own = {name: at(tree, path) for name, tree in edited.items()}
-    own, masks[path] = _revive(core, own, step_key)
-    for name, node in own.items():
-      if node is not None:
-        edited[name] = put(edited[name], path, node)
-  if opt_state is not None and core.learner is None:
-    replaced = jax.tree.map(lambda _: False, edited['params'])
-    for path, mask in masks.items():
-      replaced = put(replaced, path, at(replaced, path) | {'codebook': mask})
-    opt_state = optax.tree.map_params(
-      optimizer,
-      lambda moment, mask: moment if mask is False else jnp.where(mask[:, None], 0, moment),
-      opt_state,
-      replaced,
-    )
+    own, replaced = _revive(core, own, path_key)
+    edited |= {n: put(edited[n], path, node) for n, node in own.items() if node is not None}
+    if core.learner is None and opt_state is not None:
+      shape = own['params']['codebook'].shape
+      opt_state = _reset_moments(opt_state, (*path, 'codebook'), shape, replaced)
   return edited, opt_state
+
+
+def _reset_moments(opt_state, path, shape, replaced):
+  """Zeros in the rows `replaced` [K] of all arrays of that shape [K D] that stand at `path`."""
+
+  def reset(leaf_path, leaf):
+    names = tuple(entry.key for entry in leaf_path if isinstance(entry, jax.tree_util.DictKey))
+    if names[-len(path) :] != path or jnp.shape(leaf) != shape:
+      return leaf
+    return jnp.where(replaced[:, None], 0, leaf)
+
+  return jax.tree_util.tree_map_with_path(reset, opt_state)
 
 
 def _revive(core, own, key):
@@ -197,14 +200,14 @@ def _revive(core, own, key):
 
 
 def codebook_paths(core, variables):
-  """Paths of all nodes that hold a codebook of `core`, levels in their order."""
+  """Paths of all nodes that hold a codebook as `core` has it, levels in their order."""
   owner = 'params' if core.learner is None else 'vq'
   found = []
 
   def visit(node, path):
-    if not isinstance(node, dict):
+    if not isinstance(node, Mapping):
       return
-    if hasattr(node.get('codebook'), 'shape'):
+    if getattr(node.get('codebook'), 'shape', ())[:1] == (core.num_codes,):
       found.append(path)
     for name, child in node.items():
       visit(child, (*path, name))

@@ -37,7 +37,11 @@ def seed_codebooks(quantizer, variables, z, key, *, mask=None, iters=10, farthes
     raise ValueError(f'{type(core).__name__} has no codebook to seed; legal: VectorQuantizer.')
   owner = 'params' if core.learner is None else 'vq'
   paths = codebook_paths(core, variables)
-  for path, path_key in zip(paths, jax.random.split(key, max(len(paths), 1)), strict=False):
+  if not paths:
+    raise ValueError(
+      f'variables have no codebook of {core.num_codes} codes; pass those of the quantizer itself.'
+    )
+  for path, path_key in zip(paths, jax.random.split(key, len(paths)), strict=True):
     # Anew for each: the rows of a level depend on the levels before it.
     _, seen = quantizer.apply(variables, z, train=False, mask=mask, mutable=['intermediates'])
     node = at(seen['intermediates'], path)
@@ -55,5 +59,9 @@ def seed_codebooks(quantizer, variables, z, key, *, mask=None, iters=10, farthes
     edited = {owner: own[owner] | {'codebook': weights}}
     if core.learner is not None:
       edited['vq'] |= {'learner': core.learner.init(weights)}
+    if core.replacement is not None:  # no seeded code is dead
+      edited['vq'] = edited.get('vq', own['vq']) | {
+        'replacement': core.replacement.init(*weights.shape)
+      }
     variables = {**variables, **{n: put(variables[n], path, node) for n, node in edited.items()}}
   return variables

@@ -12,7 +12,13 @@ import jax.numpy as jnp
 
 from vqjax.quantizers import losses, ops, transforms
 from vqjax.quantizers.assignments import Gumbel, Nearest, Stochastic
-from vqjax.quantizers.estimators import Reflection, Rotation, Sync, straight_through
+from vqjax.quantizers.estimators import (
+  Directional,
+  Reflection,
+  Rotation,
+  Sync,
+  straight_through,
+)
 from vqjax.quantizers.quantizer import Quantized, Quantizer
 from vqjax.quantizers.regularizers import Orthogonality
 
@@ -142,7 +148,7 @@ class VectorQuantizer(Quantizer):
       self.put_variable('vq', 'codebook', weights)
       self.put_variable('vq', 'learner', state)
     if self.has_variable('vq', 'step'):
-      self.put_variable('vq', 'step', self._get('step') + 1)
+      self.put_variable('vq', 'step', self._get('step') + jnp.any(counted).astype(jnp.int32))
     if self.replacement is not None:
       counts = ops.code_counts(indices, self.num_codes, counted)
       key = self._key('replacement keeps random rows')
@@ -153,12 +159,12 @@ class VectorQuantizer(Quantizer):
     if isinstance(self.assign, Gumbel):
       return q  # carries the relaxation's gradient already
     x, code = ops.rows(z), ops.rows(q)
-    if getattr(self.estimator, 'variance', 0) and self.has_rng('vq'):
+    if getattr(self.estimator, 'uses_key', False) and self.has_rng('vq'):
       return self.estimator(x, code, key=self.make_rng('vq')).reshape(q.shape)
     return self.estimator(x, code).reshape(q.shape)
 
   def lookup(self, indices):
-    codes = self._space().codes(jnp.asarray(self._get('codebook')))
+    codes = self._space().codes(self._get('codebook'))
     # Negative indices would count from the end.
     indices = jnp.where(indices < 0, self.num_codes, indices)
     return codes.at[indices].get(mode='fill', fill_value=jnp.nan)
@@ -194,7 +200,8 @@ class VectorQuantizer(Quantizer):
     return 'vq'
 
   def _get(self, name):
-    return self.get_variable(self._owner(name), name)
+    # Variables from a file may be NumPy arrays.
+    return jax.tree.map(jnp.asarray, self.get_variable(self._owner(name), name))
 
   def _space(self):
     own = None if self.transform is None else self._get('transform')
@@ -235,7 +242,9 @@ class VectorQuantizer(Quantizer):
   def _assigned(self, seen, codes, mask, train):
     """(indices [N], None or the relaxation that carries the gradient [N D])."""
     if not train:
-      return self.eval_assign(seen, codes, key=None, mask=mask, step=None), None
+      # Nothing is relaxed here, and `estimate` leaves Gumbel codes as they are: straight through.
+      relaxed = seen if isinstance(self.assign, Gumbel) else None
+      return self.eval_assign(seen, codes, key=None, mask=mask, step=None), relaxed
     step = self._get('step') if getattr(self.assign, 'uses_step', False) else None
     stream = 'vq' if self.has_rng('vq') or not self.is_initializing() else 'params'
     key = self.make_rng(stream) if self.has_rng(stream) else None
@@ -281,10 +290,10 @@ def _check_fields(vq):
       f'VectorQuantizer.estimator is {vq.estimator}, but assign=Gumbel brings its own gradient; '
       'leave estimator=straight_through.'
     )
-  if isinstance(vq.estimator, Sync) and not vq._codes_learn:
+  if isinstance(vq.estimator, Sync | Directional) and not vq._codes_learn:
     raise ValueError(
       f'VectorQuantizer.estimator is {vq.estimator}, but with learner={vq.learner} no gradient '
-      'reaches the codes; set learner=None or a learned transform, or take its base.'
+      'reaches the codes; set learner=None or a learned transform, or take another estimator.'
     )
   if any(isinstance(r, Orthogonality) for r in vq.regularizers) and not vq._codes_learn:
     raise ValueError(

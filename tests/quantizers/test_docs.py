@@ -17,7 +17,7 @@ README = (ROOT / 'README.md').read_text()
 PRESETS = [
   name
   for name, value in vars(presets).items()
-  if inspect.isfunction(value) and value.__module__ == presets.__name__
+  if inspect.isfunction(value) and value.__module__ == presets.__name__ and name[0] != '_'
 ]
 BLOCK = re.compile(r'^```python\n(.*?)^```', re.DOTALL | re.MULTILINE)
 

@@ -176,7 +176,7 @@ def test_independent_bits_follow_the_reference():
   entropy = jnp.sum(ops.bit_entropy(logits), axis=-1)
   aux = jax.nn.relu(4 * np.log(2) - entropy - np.log(2))
   np.testing.assert_allclose(aux, data['out_aux'], atol=1e-6, rtol=1e-5)
-  signs = LFQ(4).apply({}, jnp.arange(5), method='lookup')
+  signs = LFQ(4).apply({}, jnp.arange(5), method='lookup')[:, ::-1]  # its first bit is the least
   logp = jnp.sum(jax.nn.log_sigmoid(signs * logits), axis=-1)
   np.testing.assert_allclose(logp, data['out_logp'], atol=1e-6, rtol=1e-5)
 

@@ -66,9 +66,8 @@ class Grouped(Wrapper):
 
   def select(self, z, *, train, mask=None, observe=True):
     z = self._split(z)
-    each = None if mask is None else jnp.broadcast_to(mask[..., None], z.shape[:-1])
     if self.share:
-      out = self.base.select(z, train=train, mask=each, observe=observe)
+      out = self.base.select(z, train=train, mask=_each(mask, z), observe=observe)
       return out.replace(z_q=self._join(out.z_q))
     outs = [
       part.select(z[..., i, :], train=train, mask=mask, observe=observe)
@@ -83,10 +82,9 @@ class Grouped(Wrapper):
 
   def observe(self, z, indices, mask=None):
     z = self._split(z)
-    each = None if mask is None else jnp.broadcast_to(mask[..., None], z.shape[:-1])
     axis = z.ndim - 2
     if self.share:
-      return self.base.observe(z, indices, each)
+      return self.base.observe(z, indices, _each(mask, z))
     for i, part in enumerate(self.group):
       part.observe(z[..., i, :], jnp.take(indices, i, axis=axis), mask)
     return None
@@ -96,8 +94,7 @@ class Grouped(Wrapper):
 
   def penalty(self, z, q, mask=None):
     z, q = self._split(z), self._split(q)
-    each = None if mask is None else jnp.broadcast_to(mask[..., None], z.shape[:-1])
-    return self.base.penalty(z, q, each)
+    return self.base.penalty(z, q, _each(mask, z))
 
   def lookup(self, indices):
     # The axis of the groups is the first after the rows' own; inner structures have theirs behind.
@@ -283,6 +280,11 @@ class Residual(Wrapper):
   def _scale(self, level, ndim):
     scale = jnp.asarray(self.scale, jnp.float32) ** level
     return scale.reshape((1,) * (ndim - scale.ndim) + scale.shape) if scale.ndim else scale
+
+
+def _each(mask, z):
+  """A row's mask [...] for each of its groups, `z` [... G D]."""
+  return None if mask is None else jnp.broadcast_to(mask[..., None], z.shape[:-1])
 
 
 def _mean(trees, keep=None):

@@ -57,9 +57,8 @@ def kmeans_plus_plus(key, rows, num_codes, *, mask=None, farthest_first=False):
   places = jnp.arange(rows.shape[0])
   take = lambda index: jnp.sum(jnp.where((places == index)[:, None], rows, 0), axis=0)
   distance = lambda row: jnp.sum(jnp.square(rows - row[None]), axis=-1)
-  count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1)
-  mean = jnp.sum(rows, axis=0) / count
-  deviation = jnp.sqrt(ops.masked_mean(jnp.square(rows - mean[None]), mask))
+  off = rows - ops.mean_row(rows, mask)[None]
+  deviation = jnp.sqrt(ops.masked_mean(jnp.square(off), mask))
   size = jnp.sqrt(ops.masked_mean(jnp.square(rows), mask))
   spread = jnp.maximum(1e-3 * deviation, jnp.where(size > 0, 1e-5 * size, 1e-3))
   first = take(draw(first_key, mask.astype(jnp.float32)))
@@ -112,6 +111,5 @@ def _checked(rows, mask, num_codes):
     raise ValueError(f'rows have shape {rows.shape}; legal: [N D] with at least one row.')
   if num_codes < 1:
     raise ValueError(f'num_codes is {num_codes}; legal: at least 1.')
-  finite = jnp.isfinite(rows).all(axis=-1)
-  mask = finite if mask is None else finite & mask
+  mask = ops.counted(rows, mask)
   return jnp.where(mask[:, None], rows, 0).astype(jnp.float32), mask

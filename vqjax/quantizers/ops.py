@@ -23,6 +23,12 @@ def unit(x, eps=1e-6):
   return x / norm(x, eps)
 
 
+def counted(rows, mask=None):
+  """Rows that may move state, [N D] -> bool [N]: those that `mask` [N] holds for and are finite."""
+  finite = jnp.isfinite(rows).all(axis=-1)
+  return finite if mask is None else finite & mask
+
+
 def masked_mean(x, mask=None):
   """Mean over all elements of `x` [N D], or of the rows where `mask` [N] holds.
 

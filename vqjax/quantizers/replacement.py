@@ -180,7 +180,7 @@ def _reset_moments(opt_state, path, shape, replaced):
 
 def _revive(core, own, key):
   """Replaces the dead codes of one codebook; returns (its variables, replaced [K])."""
-  policy, owner = core.replacement, 'params' if core.learner is None else 'vq'
+  policy, owner = core.replacement, core.codebook_owner
   now, weights = own['vq']['replacement'], own[owner]['codebook']
   dead = policy.dead(now['state'])
   rank = jnp.cumsum(dead) - 1  # the r-th dead code takes the r-th row of the pool
@@ -201,7 +201,6 @@ def _revive(core, own, key):
 
 def codebook_paths(core, variables):
   """Paths of all nodes that hold a codebook as `core` has it, levels in their order."""
-  owner = 'params' if core.learner is None else 'vq'
   found = []
 
   def visit(node, path):
@@ -212,7 +211,7 @@ def codebook_paths(core, variables):
     for name, child in node.items():
       visit(child, (*path, name))
 
-  visit(variables.get(owner, {}), ())
+  visit(variables.get(core.codebook_owner, {}), ())
   natural = lambda path: [(len(name), name) for name in path]  # level_2 before level_10
   return sorted(found, key=natural)
 

@@ -35,7 +35,7 @@ def seed_codebooks(quantizer, variables, z, key, *, mask=None, iters=10, farthes
   core = quantizer.core
   if not hasattr(core, 'codebook_init'):
     raise ValueError(f'{type(core).__name__} has no codebook to seed; legal: VectorQuantizer.')
-  owner = 'params' if core.learner is None else 'vq'
+  owner = core.codebook_owner
   paths = codebook_paths(core, variables)
   if not paths:
     raise ValueError(

@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from vqjax.quantizers import lookup
+from vqjax.quantizers import lookup, ops
 from vqjax.quantizers.assignments import squared_distances
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -98,8 +98,7 @@ class Sinkhorn:
     num_codes, num_rows = codes.shape[0], z.shape[0]
     # Both without a mask and with one of ones the compiler cannot know that every row counts, and
     # makes the same program of it, bit for bit.
-    finite = jnp.isfinite(z).all(axis=-1)
-    mask = finite if mask is None else finite & mask
+    mask = ops.counted(z, mask)
     z = jnp.where(mask[:, None], z, 0)
     counted = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1)
     blocks = lookup.in_blocks(codes, max(min(self.max_kernel, MAX_BLOCK) // num_rows, 1))

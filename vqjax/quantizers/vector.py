@@ -101,9 +101,9 @@ class VectorQuantizer(Quantizer):
     moving = train and not self.is_initializing()
     stop, seen = jax.lax.stop_gradient, self._seen(x)
     self.sow('intermediates', ROWS, seen)  # for seeding; where nobody asks it does nothing
-    self.sow('intermediates', COUNTED, _counted(seen, flat_mask))
+    self.sow('intermediates', COUNTED, ops.counted(seen, flat_mask))
     if moving and self._owner('transform') == 'vq':
-      self._observe_transform(stop(seen), _counted(seen, flat_mask))
+      self._observe_transform(stop(seen), ops.counted(seen, flat_mask))
 
     space = self._space()
     codes = space.codes(self._get('codebook'))
@@ -135,7 +135,7 @@ class VectorQuantizer(Quantizer):
   def observe(self, z, indices, mask=None):
     rows = jax.lax.stop_gradient(self._seen(ops.rows(z)))
     indices = indices.reshape(-1)
-    counted = _counted(rows, None if mask is None else mask.reshape(-1))
+    counted = ops.counted(rows, None if mask is None else mask.reshape(-1))
     if self.learner is not None:
       before = self._get('codebook'), self._get('learner')
       weights, state = self.learner.update(*before, rows, indices, counted, self._space())
@@ -190,6 +190,11 @@ class VectorQuantizer(Quantizer):
   def _codes_learn(self):
     """Whether a gradient on the codes reaches anything."""
     return self.learner is None or (self.transform is not None and self.transform.learned)
+
+  @property
+  def codebook_owner(self):
+    """Collection that the codebook lives in."""
+    return self._owner('codebook')
 
   def _owner(self, name):
     """Collection that a variable lives in."""
@@ -260,12 +265,6 @@ class VectorQuantizer(Quantizer):
 
   def _seen(self, x):
     return ops.unit(x) if self.sphere else x
-
-
-def _counted(rows, mask):
-  """Rows that may move state [N]: those that count, and are finite."""
-  finite = jnp.isfinite(rows).all(axis=-1)
-  return finite if mask is None else finite & mask
 
 
 def _check_fields(vq):

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 
 from vqjax import networks, quantizers
 from vqjax.errors import UserError
-from vqjax.networks.layers import dense
+from vqjax.networks.layers import dense, layer_norm
+
+HEADS = ('none', 'linear', 'linear_norm')
+DTYPES = ('float32', 'bfloat16')
+
+# Fields of config.model that every network has; the others are those of its modules.
+FIELDS = ('network', 'dtype', 'head', 'code_dim', 'unit_latents', 'pixel_mean', 'pixel_std')
 
 
 class Projection(nn.Module):
@@ -25,23 +31,25 @@ class Projection(nn.Module):
   @nn.compact
   def __call__(self, x):
     x = dense(x.astype(jnp.float32), self.features, name='linear')
-    return (
-      nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name='norm')(x) if self.layer_norm else x
-    )
+    return layer_norm(x, name='norm') if self.layer_norm else x
 
 
 class Tokenizer(nn.Module):
   """Images to tokens and back. Images are NHWC, in the model's range: see `normalize`.
 
+  C is 3, or 1 in a model of grey images; outside of the model all images are RGB. Where the decoder
+  is a classifier, what it puts out are logits [B L] and no images: see `classifies`.
+
   Attributes:
-    encoder: [B H W 3] -> [B h w z].
+    encoder: [B H W C] -> [B h w z].
     quantizer: any quantizer of `vqjax.quantizers`.
-    decoder: [B h w z] -> [B H W 3].
+    decoder: [B h w z] -> [B H W C].
     pre_quant: projection from the encoder's width to the code's, or None.
     post_quant: projection from the code's width to the decoder's, or None.
     unit_latents: normalise latents to length one before the quantizer, and what the decoder gets
       once more, as the rotation trick's Table 1 does for its cosine codebooks.
-    pixel_mean: per channel, of pixels in [0, 1]; the model sees `(x - mean) / std`.
+    pixel_mean: per channel, of pixels in [0, 1]; the model sees `(x - mean) / std`. A single one
+      makes a model of grey images.
     pixel_std: per channel.
   """
 
@@ -54,23 +62,55 @@ class Tokenizer(nn.Module):
   pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
   pixel_std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
-  # Path of the kernel that the adaptive weight of the GAN term looks at.
-  last_kernel = ('decoder', 'conv_out', 'kernel')
+  @property
+  def last_kernel(self) -> tuple[str, ...]:
+    """Path of the kernel that the adaptive weight of the GAN term looks at."""
+    return 'decoder', *self.decoder.last_kernel
+
+  @property
+  def downsample(self) -> int:
+    """Pixels per token side."""
+    return self.encoder.downsample
+
+  @property
+  def channels(self) -> int:
+    """Channels of the images that the model sees, C: 3, or 1 for grey ones."""
+    return len(self.pixel_mean)
+
+  @property
+  def classifies(self) -> bool:
+    """Whether the decoder is a classifier, so that `decode` returns logits [B L] and no images."""
+    return self.decoder.classifies
+
+  @nn.nowrap
+  def check_size(self, height: int, width: int):
+    """Checks that images of this size in pixels are whole tokens.
+
+    Raises:
+      UserError: a side is no positive multiple of `downsample`.
+    """
+    unit = self.downsample
+    if min(height, width) < unit or height % unit or width % unit:
+      near = [max(side // unit, 1) * unit for side in (height, width)]
+      raise UserError(
+        f'images are {height}x{width} pixels; legal: sides that are multiples of {unit}: crop or '
+        f'resize them, for example to {near[0]}x{near[1]}.'
+      )
 
   def __call__(self, images, train: bool = False, mask=None):
-    """Images [B H W 3] -> (reconstruction [B H W 3], Quantized)."""
+    """Images [B H W C] -> (reconstruction [B H W C], Quantized)."""
     quantized = self.encode(images, train, mask)
     return self.decode(quantized.z_q, train), quantized
 
   def latents(self, images, train: bool = False):
-    """What the quantizer gets: [B H W 3] -> [B h w D]."""
+    """What the quantizer gets: [B H W C] -> [B h w D]."""
     z = self.encoder(images, train)
     if self.pre_quant is not None:
       z = self.pre_quant(z)
     return quantizers.unit(z) if self.unit_latents else z
 
   def encode(self, images, train: bool = False, mask=None) -> quantizers.Quantized:
-    """Images [B H W 3] -> Quantized with indices [B h w].
+    """Images [B H W C] -> Quantized with indices [B h w].
 
     Images where `mask` [B] is false count nowhere: they fill up a batch, and must not sway an
     assignment that looks at all of it.
@@ -81,28 +121,34 @@ class Tokenizer(nn.Module):
     return self.quantizer(z, train=train, mask=mask)
 
   def decode(self, z_q, train: bool = False):
-    """Code vectors [B h w D] -> images [B H W 3]."""
+    """Code vectors [B h w D] -> images [B H W C], or logits [B L]: see `classifies`."""
     z_q = quantizers.unit(z_q) if self.unit_latents else z_q
     if self.post_quant is not None:
       z_q = self.post_quant(z_q)
     return self.decoder(z_q, train)
 
   def decode_tokens(self, indices):
-    """Tokens int32 [B h w] -> images [B H W 3]: what decoding the codes themselves gives."""
+    """Tokens int32 [B h w] -> images [B H W C]: what decoding the codes themselves gives."""
     return self.decode(self.quantizer.lookup(indices))
 
   @nn.nowrap
   def normalize(self, images):
-    """Pixels, uint8 in [0, 255] or float in [0, 1] -> float32 in the model's range."""
+    """Pixels [B H W 3] -> what the model sees, float32 [B H W C] in its range.
+
+    Pixels are uint8 in [0, 255] or float in [0, 1]; grey is the mean of red, green and blue.
+    """
     if images.dtype == jnp.uint8:
       images = images.astype(jnp.float32) / 255
+    if self.channels == 1:
+      images = jnp.mean(images, axis=-1, keepdims=True)
     return (images - self._pixel(self.pixel_mean)) / self._pixel(self.pixel_std)
 
   @nn.nowrap
   def denormalize(self, images):
-    """The model's range -> float32 pixels, clipped to [0, 1]."""
+    """What the model puts out [B H W C] -> float32 pixels [B H W 3], clipped to [0, 1]."""
     images = images * self._pixel(self.pixel_std) + self._pixel(self.pixel_mean)
-    return jnp.clip(images, 0, 1)
+    images = jnp.clip(images, 0, 1)
+    return images.repeat(3, axis=-1) if self.channels == 1 else images
 
   @nn.nowrap
   def _pixel(self, values):
@@ -117,6 +163,12 @@ def to_uint8(images):
 def build(model: Mapping, quantizer: Mapping) -> Tokenizer:
   """Builds a tokenizer from the `model` and `quantizer` parts of a config.
 
+  `model` has `FIELDS` and any field of the modules that `networks.NETWORKS` names, each of which
+  goes to the sides that have it; `encoder` and `decoder` are dicts of fields for one side alone,
+  and go before the shared ones.
+
+  `{'network': 'vit', 'dim': 512, 'decoder': {'dim': 1280, 'depth': 32}, ...}`
+
   Raises:
     UserError: an unknown field or a value outside the legal ones.
   """
@@ -124,32 +176,95 @@ def build(model: Mapping, quantizer: Mapping) -> Tokenizer:
     codes = quantizers.build(quantizer)
   except (ValueError, TypeError) as error:
     raise UserError(f'config.quantizer: {error}') from error
-  # Lists come from JSON; a module's fields must hash.
-  fields = {n: tuple(v) if isinstance(v, list) else v for n, v in model.items()}
-  network = fields.pop('network')
-  if network != 'cnn':
-    raise UserError(f'config.model.network is {network!r}; legal: cnn.')
-  dtype, head = fields.pop('dtype'), fields.pop('head')
-  if dtype not in ('float32', 'bfloat16'):
-    raise UserError(f'config.model.dtype is {dtype!r}; legal: float32, bfloat16.')
-  if head not in ('none', 'linear', 'linear_norm'):
-    raise UserError(f'config.model.head is {head!r}; legal: none, linear, linear_norm.')
-  code_dim, z_channels = fields.pop('code_dim'), fields.pop('z_channels')
-  if head == 'none' and code_dim != z_channels:
+  fields = _hashable(model)
+  if missing := [name for name in FIELDS if name not in fields]:
     raise UserError(
-      f'config.model.code_dim is {code_dim} and z_channels {z_channels}; without a head they must '
-      'be equal: set one to the other, or config.model.head=linear.'
+      f'config.model has no {missing[0]!r}; every network needs {", ".join(FIELDS)}: set it.'
     )
-  outer = {name: fields.pop(name) for name in ('unit_latents', 'pixel_mean', 'pixel_std')}
-  legal = [field.name for field in dataclasses.fields(networks.Decoder)]
-  if unknown := [name for name in fields if name not in legal]:
-    raise UserError(f'config.model.{unknown[0]} is unknown to the cnn; legal: {", ".join(legal)}.')
-  fields['dtype'] = jnp.dtype(dtype)
+  network, dtype, head, code_dim, unit_latents, mean, std = (fields.pop(name) for name in FIELDS)
+  for name, value, legal in (
+    ('network', network, networks.NETWORKS),
+    ('dtype', dtype, DTYPES),
+    ('head', head, HEADS),
+  ):
+    if value not in legal:
+      raise UserError(f'config.model.{name} is {value!r}; legal: {", ".join(legal)}.')
+  encoder, decoder = _sides(network, fields, jnp.dtype(dtype))
+  _check_pixels(mean, std, decoder)
+  width_out = encoder.width_out
+  width_in = decoder.width_in or width_out
+  if head == 'none' and not code_dim == width_out == width_in:
+    same = f'config.model.code_dim={width_out} or ' if width_out == width_in else ''
+    raise UserError(
+      f'config.model.code_dim is {code_dim}, the encoder puts out width {width_out} and the '
+      f'decoder takes {width_in}; without a head they must be equal: set {same}'
+      'config.model.head=linear.'
+    )
   return Tokenizer(
-    encoder=networks.Encoder(**fields, z_channels=z_channels),
+    encoder=encoder,
     quantizer=codes,
-    decoder=networks.Decoder(**fields),
+    decoder=decoder,
     pre_quant=None if head == 'none' else Projection(code_dim, head == 'linear_norm'),
-    post_quant=None if head == 'none' else Projection(z_channels),
-    **outer,
+    post_quant=None if head == 'none' else Projection(width_in),
+    unit_latents=unit_latents,
+    pixel_mean=mean,
+    pixel_std=std,
   )
+
+
+def _sides(network, fields, dtype):
+  """Encoder and decoder from the shared fields and the dicts for one side alone."""
+  kinds = dict(zip(('encoder', 'decoder'), networks.NETWORKS[network], strict=True))
+  own = {side: fields.pop(side, {}) for side in kinds}
+  has = {
+    side: [f.name for f in dataclasses.fields(kind) if f.name not in ('parent', 'name', 'dtype')]
+    for side, kind in kinds.items()
+  }
+  either = [*dict.fromkeys(has['encoder'] + has['decoder'])]
+  for where, values, legal in (
+    *((f'.{side}', own[side], has[side]) for side in kinds),
+    ('', fields, [*either, *kinds]),
+  ):
+    if not isinstance(values, Mapping):
+      raise UserError(
+        f'config.model{where} is {values!r}; legal: a dict of fields for that side alone.'
+      )
+    if unknown := [name for name in values if name not in legal]:
+      raise UserError(
+        f'config.model{where}.{unknown[0]} is unknown to the network {network!r}; '
+        f'legal: {", ".join(legal)}.'
+      )
+  modules = []
+  for side, kind in kinds.items():
+    values = {name: value for name, value in fields.items() if name in has[side]} | own[side]
+    modules.append(kind(**values, dtype=dtype))
+  encoder, decoder = modules
+  if not decoder.classifies and encoder.downsample != decoder.downsample:
+    raise UserError(
+      f'config.model.encoder makes one token of {encoder.downsample} pixels a side and '
+      f'config.model.decoder {decoder.downsample} pixels of one token; make them equal.'
+    )
+  return modules
+
+
+def _check_pixels(mean, std, decoder):
+  if len(mean) != len(std) or len(mean) not in (1, 3):
+    raise UserError(
+      f'config.model.pixel_mean is {mean} and pixel_std {std}; legal: three values each, for RGB, '
+      'or one each, for grey images.'
+    )
+  if not decoder.classifies and decoder.out_channels != len(mean):
+    raise UserError(
+      f'config.model.out_channels is {decoder.out_channels} and pixel_mean {mean}; '
+      f'they must be as many: set config.model.out_channels={len(mean)}.'
+    )
+
+
+def _hashable(fields):
+  """Lists come from JSON; a module's fields must hash."""
+  return {
+    name: tuple(value)
+    if isinstance(value, list)
+    else (_hashable(value) if isinstance(value, Mapping) else value)
+    for name, value in fields.items()
+  }

@@ -3,6 +3,10 @@
 Esser et al., Taming Transformers for High-Resolution Image Synthesis (CVPR 2021), and Rombach et
 al., High-Resolution Image Synthesis with Latent Diffusion Models (CVPR 2022). Module names follow
 the originals' keys: `down_0_block_1/conv1` is `down.0.block.1.conv1`.
+
+OptVQ's networks for ImageNet are the same. So are LlamaGen's, whose attention stands at the deepest
+level and in the middle: `attn_resolutions=(resolution // downsample,)`. The `noattn` variant of
+latent-diffusion is `mid_attention=False` without `attn_resolutions`.
 """
 
 from typing import Any
@@ -11,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vqjax.networks.layers import conv, dense
+from vqjax.networks.layers import conv, dense, group_norm
 
 
 class _Block(nn.Module):
@@ -21,11 +25,8 @@ class _Block(nn.Module):
   norm_groups: int = 32
 
   def norm(self, x, name, act=True):
-    # The fast variance E[x^2] - E[x]^2 cancels where the mean is large.
-    norm = nn.GroupNorm(
-      self.norm_groups, epsilon=1e-6, dtype=self.dtype, use_fast_variance=False, name=name
-    )
-    return nn.swish(norm(x)) if act else norm(x)
+    x = group_norm(x, self.norm_groups, name=name, dtype=self.dtype)
+    return nn.swish(x) if act else x
 
 
 class ResBlock(_Block):
@@ -86,6 +87,11 @@ class _Cnn(_Block):
   dropout: float = 0.0
   remat: bool = False
 
+  @property
+  def downsample(self) -> int:
+    """Pixels per token side."""
+    return 2 ** (len(self.channel_mult) - 1)
+
   def res(self, x, train, features, name):
     block = nn.remat(ResBlock, static_argnums=(2,)) if self.remat else ResBlock
     block = block(self.dtype, self.norm_groups, features, self.dropout, name=name)
@@ -110,13 +116,18 @@ class _Cnn(_Block):
 
 
 class Encoder(_Cnn):
-  """Images [B H W C] -> latents [B H/f W/f z_channels], `f = 2 ** (len(channel_mult) - 1)`.
+  """Images [B H W C] -> latents [B H/f W/f z_channels], `f = downsample`.
 
   Attributes:
     z_channels: width of the latents.
   """
 
   z_channels: int = 3
+
+  @property
+  def width_out(self) -> int:
+    """Width of the latents."""
+    return self.z_channels
 
   @nn.compact
   def __call__(self, x, train: bool = False):
@@ -138,13 +149,17 @@ class Encoder(_Cnn):
 
 
 class Decoder(_Cnn):
-  """Latents [B h w z_channels] -> images [B h*f w*f out_channels], without an output activation.
+  """Latents [B h w z] -> images [B h*f w*f out_channels], without an output activation.
 
   Attributes:
     out_channels: channels of the images.
   """
 
   out_channels: int = 3
+
+  width_in = None  # any
+  last_kernel = ('conv_out', 'kernel')
+  classifies = False
 
   @nn.compact
   def __call__(self, z, train: bool = False):

@@ -1,11 +1,15 @@
-"""Convolutions and projections as the published networks initialise them."""
+"""Layers as the published networks set and initialise them."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-# PyTorch's default for convolutions and linear layers: uniform in +-1/sqrt(fan_in).
+# PyTorch's default for convolutions and linear layers: uniform in +-1/sqrt(fan_in). It takes the
+# fan-in of a transposed convolution, [size size features C] here, to be size * size * features.
 _kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
@@ -32,3 +36,45 @@ def dense(x, features, *, name, **kwargs):
   """Linear layer on the last axis (a 1x1 convolution on images): [... C] -> [... features]."""
   bias_init = _bias_init(x.shape[-1])
   return nn.Dense(features, kernel_init=_kernel_init, bias_init=bias_init, name=name, **kwargs)(x)
+
+
+def group_norm(x, groups, *, name, dtype):
+  """GroupNorm, eps 1e-6."""
+  # The fast variance E[x^2] - E[x]^2 cancels where the mean is large.
+  return nn.GroupNorm(groups, epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)(x)
+
+
+def layer_norm(x, *, name, dtype=None):
+  """LayerNorm on the last axis, eps 1e-5 (PyTorch's default; Flax has 1e-6)."""
+  return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)(x)
+
+
+class PatchTranspose(nn.Module):
+  """Transposed convolution whose stride is its size: [B h w C] -> [B h*size w*size features].
+
+  The patches do not overlap, so it is one matrix product, which XLA runs many times faster on a CPU
+  than a strided transposed convolution. `kernel` [size size features C] is PyTorch's weight
+  (C, features, size, size), transposed by (2, 3, 1, 0); initialised by PyTorch's default.
+
+  Attributes:
+    features: output width.
+    size: pixels a side of what one position becomes.
+    kernel_init: of the kernel.
+    dtype: of the computation; parameters are float32.
+  """
+
+  features: int
+  size: int
+  kernel_init: Callable = _kernel_init
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    batch, height, width, channels = x.shape
+    shape = (self.size, self.size, self.features, channels)
+    kernel = self.param('kernel', self.kernel_init, shape)
+    bias = self.param('bias', _bias_init(math.prod(shape[:3])), (self.features,), jnp.float32)
+    x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+    x = jnp.einsum('bhwc,pqfc->bhpwqf', x, kernel)
+    x = x.reshape(batch, height * self.size, width * self.size, self.features)
+    return x + bias[None, None, None]

@@ -174,7 +174,7 @@ def test_wrong_holdout(tmp_path, holdout):
 
 
 def test_unknown_source_and_early_check_of_both_transforms(tmp_path):
-  with pytest.raises(UserError, match=r"data.source is 'zip'; it can be one of 'photos', 'folder'"):
+  with pytest.raises(UserError, match=r"data.source is 'zip'; it can be one of 'photos', 'digits'"):
     make_source(data_config(source='zip'), 'train')
   data = data_config(source='folder', path='/no/such', eval={'crop': 'middle'})
   with pytest.raises(UserError, match=r"data.eval.crop is 'middle'"):

@@ -6,7 +6,8 @@ from pictures import data_config, picture
 from PIL import Image
 from scipy import ndimage
 
-from vqjax.data.transforms import bilinear, inception_box, make_transform
+from vqjax.data import augment
+from vqjax.data.transforms import Transform, bilinear, inception_box, make_transform
 from vqjax.errors import UserError
 
 
@@ -147,6 +148,89 @@ def test_box_filter_of_an_even_shrink_is_the_mean():
   assert np.abs(out - mean).max() <= 1
 
 
+def test_sizes_are_drawn_alike_from_both_ends_inclusive(monkeypatch):
+  sizes = []
+  note = lambda self, image, size: sizes.append(size) or image[:8, :8]
+  monkeypatch.setattr(Transform, '_shorter_side', note)
+  resize = transform(8, resize='shorter', resize_size=9, resize_up_to=12)
+  r = rng()
+  for _ in range(400):
+    resize(picture(7), r)
+  found, counts = np.unique(sizes, return_counts=True)
+  assert found.tolist() == [9, 10, 11, 12]
+  assert counts.min() > 60
+
+
+@pytest.mark.parametrize(
+  ('height', 'width', 'halved', 'resized'),
+  [
+    (33, 70, (16, 35), (10, 22)),  # 35 * 10 / 16 = 21.875, which torchvision would cut to 21
+    (83, 41, (41, 20), None),  # then 20 x 10: a side of 20 still allows it
+    (19, 25, None, (10, 13)),
+    (10, 30, None, None),
+  ],
+)
+def test_box_bicubic_halves_as_often_as_it_can(height, width, halved, resized):
+  image = picture(8, height, width)
+  got = transform(8, resize='shorter', resize_size=10, filter='box_bicubic', antialias=True)(
+    image, rng()
+  )
+  want = Image.fromarray(image)
+  if halved:
+    want = want.resize(halved[::-1], Image.Resampling.BOX)
+  if (height, width) == (83, 41):
+    want = want.resize((10, 20), Image.Resampling.BOX)
+  if resized:
+    want = want.resize(resized[::-1], Image.Resampling.BICUBIC)
+  want = np.asarray(want)
+  top, left = (round((n - 8) / 2) for n in want.shape[:2])
+  np.testing.assert_array_equal(got, want[top : top + 8, left : left + 8])
+
+
+def test_jitter_and_blur_come_after_the_crop_with_their_probabilities():
+  image = picture(9, 12, 16)
+  whole = {'crop': 'center', 'image_size': 12}
+  untouched = transform(**whole)(image, rng())
+  assert untouched.shape == (12, 12, 3)
+  jitter, blur, r = (0.4, 0.4, 0.4, 0.1), (augment.blur(untouched, n) for n in (3, 5, 7)), rng(1)
+  blurred = {each.tobytes() for each in blur}
+  images = {
+    'jitter': [transform(**whole, color_jitter=(*jitter, 0.8))(image, r) for _ in range(200)],
+    'blur': [transform(**whole, blur=0.5)(image, r) for _ in range(200)],
+  }
+  same = {name: sum(np.array_equal(x, untouched) for x in xs) for name, xs in images.items()}
+  assert 20 < same['jitter'] < 60
+  assert 75 < same['blur'] < 125
+  assert {x.tobytes() for x in images['blur']} == blurred | {untouched.tobytes()}
+
+
+def test_every_augmentation_at_once_is_a_function_of_the_generator():
+  augmented = transform(
+    8,
+    resize='shorter',
+    resize_size=12,
+    crop='random_resized',
+    scale=(0.2, 1.0),
+    color_jitter=(0.4, 0.4, 0.4, 0.1, 0.8),
+    blur=0.5,
+    flip=True,
+  )
+  image = picture(10, 20, 30)
+  a, b, c = (augmented(image, rng(seed)) for seed in (3, 3, 4))
+  assert a.shape == (8, 8, 3)
+  assert a.dtype == np.uint8
+  np.testing.assert_array_equal(a, b)
+  assert not np.array_equal(a, c)
+
+
+def test_what_is_switched_off_draws_nothing():
+  image, crop = picture(11, 20, 30), {'crop': 'random', 'flip': True}
+  # Strengths do not matter at probability zero.
+  off = transform(8, **crop, color_jitter=(0.4, 0.4, 0.4, 0.1, 0.0), blur=0.0)
+  for seed in range(5):
+    np.testing.assert_array_equal(off(image, rng(seed)), transform(8, **crop)(image, rng(seed)))
+
+
 def test_random_resized_crop_stays_in_its_bounds():
   r = rng()
   boxes = [inception_box(90, 120, (0.2, 0.8), (0.5, 2.0), r) for _ in range(400)]
@@ -191,6 +275,24 @@ def test_random_resized_crop_of_everything_is_a_resize():
     ({'flip': 0.5}, r'data.train.flip is 0.5; it can be one of True, False'),
     ({'filter': 'lanczos'}, r"data.train.filter is 'lanczos' with antialias=False"),
     ({'resize_size': -1}, r'data.train.resize_size is -1; .* 0 for'),
+    (
+      {'resize': 'shorter', 'resize_up_to': 7},
+      r"data.train.resize_up_to is 7; give 8 pixels or more, with data.train.resize='shorter'",
+    ),
+    ({'resize_up_to': 9}, r"data.train.resize_up_to is 9; .* data.train.resize='shorter', or 0"),
+    (
+      {'filter': 'box_bicubic', 'antialias': True, 'resize': 'exact'},
+      r"data.train.filter is 'box_bicubic'; it goes with data.train.resize='shorter'",
+    ),
+    (
+      {'filter': 'box_bicubic', 'antialias': True, 'resize': 'shorter', 'crop': 'random_resized'},
+      r"data.train.filter is 'box_bicubic'; .* a crop that is 'center' or 'random'",
+    ),
+    ({'color_jitter': (0.4, 0.4)}, r'color_jitter is \(0.4, 0.4\); give \(brightness, contrast'),
+    ({'color_jitter': (0, 0, 0, 0.6, 1)}, r'color_jitter is .* a hue of at most 0.5'),
+    ({'color_jitter': (0, 0, -1, 0, 1)}, r'color_jitter is .* none of them below 0'),
+    ({'color_jitter': (0, 0, 0, 0, 2)}, r'color_jitter is .* a probability of at most 1'),
+    ({'blur': 1.5}, r'data.train.blur is 1.5; give a probability, 0 to 1'),
     ({'scale': (0.5, 1.5)}, r'data.train.scale is \(0.5, 1.5\); .* <= 1'),
     ({'ratio': (2.0, 1.0)}, r'data.train.ratio is \(2.0, 1.0\); .* low <= high'),
   ],

@@ -18,7 +18,8 @@ def data_dir(tmp_path_factory):
   import tiny_tfds
 
   path = tmp_path_factory.mktemp('tfds')
-  for builder in (tiny_tfds.TinyPictures, tiny_tfds.TinyPlain, tiny_tfds.TinyText):
+  names = ('TinyPictures', 'TinyPlain', 'TinyGrey', 'TinyText')
+  for builder in (getattr(tiny_tfds, name) for name in names):
     builder(data_dir=path, file_format='array_record').download_and_prepare()
   return path
 
@@ -57,6 +58,18 @@ def test_slices_and_data_without_labels_or_names(data_dir):
     'label': 0,
     'name': 'tiny_plain/train[:2][1]',
   }
+
+
+def test_grey_images_of_a_test_split(data_dir):
+  fields = {'resize': 'none', 'crop': 'center'}
+  data = config(data_dir, 'tiny_grey', eval_split='test', eval=fields)
+  data.image_size = 28
+  source = make_source(data, 'eval')
+  assert source[0]['label'] == 7
+  with contextlib.closing(eval_batches(source, data, batch_size=1)) as batches:
+    (batch,) = batches
+  grey = picture(7, 28, 28)[..., :1]
+  np.testing.assert_array_equal(batch['image'][0], grey.repeat(3, -1))
 
 
 def test_unknown_and_unprepared(data_dir):

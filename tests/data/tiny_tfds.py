@@ -43,6 +43,24 @@ class TinyPlain(TinyPictures):
   NAMES = ('image',)
 
 
+class TinyGrey(TinyPictures):
+  """What the builders of mnist make: one channel, no names, splits train and test."""
+
+  def _info(self):
+    features = {
+      'image': tfds.features.Image(shape=(28, 28, 1)),
+      'label': tfds.features.ClassLabel(num_classes=10),
+    }
+    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+  def _split_generators(self, dl_manager):
+    return {'train': self._generate_examples(range(2)), 'test': self._generate_examples([7])}
+
+  def _generate_examples(self, seeds):
+    for seed in seeds:
+      yield seed, {'image': io.BytesIO(png(picture(seed, 28, 28)[..., 0])), 'label': seed}
+
+
 class TinyText(TinyPictures):
   """No pictures at all."""
 

@@ -11,7 +11,10 @@ def default_data() -> dict[str, Any]:
     'resize': 'shorter',
     # In pixels; 0 means image_size.
     'resize_size': 0,
-    # 'bilinear', 'bicubic', 'lanczos' or 'box'.
+    # Of 'shorter' alone: every image to another size, uniform in resize_size .. this; 0: to one.
+    'resize_up_to': 0,
+    # 'bilinear', 'bicubic', 'lanczos', 'box', or 'box_bicubic': halved by 'box' as often as the
+    # shorter side allows, and 'bicubic' from there, as guided-diffusion and LlamaGen do.
     'filter': 'bilinear',
     # True: as Pillow and torchvision. False: as OpenCV and albumentations ('bilinear' only).
     'antialias': False,
@@ -20,14 +23,20 @@ def default_data() -> dict[str, Any]:
     # Of 'random_resized' alone: the bounds of the area, as a fraction, and of width / height.
     'scale': (0.08, 1.0),
     'ratio': (3 / 4, 4 / 3),
+    # Brightness, contrast, saturation: factors uniform in 1 -+ each; hue: turned by up to this
+    # fraction of the circle, 0.5 at most; in random order; and the probability that it happens.
+    'color_jitter': (0.0, 0.0, 0.0, 0.0, 0.0),
+    # The probability of a Gaussian blur over 3, 5 or 7 pixels.
+    'blur': 0.0,
     # Mirror every other image, at random.
     'flip': False,
     # An image smaller than the crop: 'pad' with zeros, 'upscale' its shorter side, or 'error'.
     'small': 'pad',
   }
   return {
-    # 'folder' of images, 'array_record' shards (python -m vqjax.data.prepare), 'tfds', or
-    # 'photos', a few photographs that ride in the wheels of scikit-image and scikit-learn.
+    # 'folder' of images, 'array_record' shards (python -m vqjax.data.prepare), 'tfds', or what
+    # rides in wheels: 'photos', a few photographs, of scikit-image and scikit-learn; 'digits',
+    # 1797 handwritten ones of 8 x 8 pixels, of scikit-learn.
     'source': 'folder',
     # The folder; for 'array_record' also a glob of shards; for 'tfds' its data_dir.
     'path': '',

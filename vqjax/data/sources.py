@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 from vqjax.data.array_record import open_array_record
+from vqjax.data.digits import Digits
 from vqjax.data.folder import open_folder
 from vqjax.data.photos import Photos
 from vqjax.data.tfds import Tfds
@@ -11,6 +12,7 @@ from vqjax.errors import UserError
 
 _SOURCES = {
   'photos': lambda data, split: Photos(split),
+  'digits': lambda data, split: Digits(split),
   'folder': open_folder,
   'array_record': open_array_record,
   'tfds': lambda data, split: Tfds(data.tfds_name, data.path, getattr(data, f'{split}_split')),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vqjax.data.augment import blur_at_random, jitter_color
 from vqjax.errors import UserError
 
 _FILTERS = {
@@ -14,6 +15,7 @@ _FILTERS = {
   'bicubic': Image.Resampling.BICUBIC,
   'lanczos': Image.Resampling.LANCZOS,
   'box': Image.Resampling.BOX,
+  'box_bicubic': Image.Resampling.BICUBIC,
 }
 _LEGAL = {
   'resize': ('none', 'shorter', 'exact'),
@@ -27,7 +29,7 @@ _LEGAL = {
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-  """Resize, crop and flip: `transform(image [H W 3], rng) -> [S S 3]`, both uint8.
+  """Resize, crop, jitter, blur and flip: `transform(image [H W 3], rng) -> [S S 3]`, both uint8.
 
   The fields are those of `default_data()['train']`, described there; `where` is the name that
   errors give to the section. Raises `UserError` for a wrong field at construction.
@@ -37,43 +39,66 @@ class Transform:
   image_size: int
   resize: str
   resize_size: int
+  resize_up_to: int
   filter: str
   antialias: bool
   crop: str
   scale: tuple[float, float]
   ratio: tuple[float, float]
+  color_jitter: tuple[float, float, float, float, float]
+  blur: float
   flip: bool
   small: str
 
   def __post_init__(self):
-    for field, legal in _LEGAL.items():
-      if (value := getattr(self, field)) not in legal:
-        names = ', '.join(map(repr, legal))
-        raise UserError(f'{self.where}.{field} is {value!r}; it can be one of {names}.')
     if not (isinstance(self.image_size, int) and self.image_size > 0):
       raise UserError(
         f'data.image_size is {self.image_size!r}; give a number of pixels, 1 or more.'
       )
-    if not (isinstance(self.resize_size, int) and self.resize_size >= 0):
-      raise UserError(
-        f'{self.where}.resize_size is {self.resize_size!r}; give a number of pixels, or 0 for'
-        ' data.image_size.'
-      )
+    for field, legal in _LEGAL.items():
+      names = ', '.join(map(repr, legal))
+      self._require(getattr(self, field) in legal, field, f'it can be one of {names}')
+    pixels = lambda size: isinstance(size, int) and size >= 0
+    advice = 'give a number of pixels, or 0 for data.image_size'
+    self._require(pixels(self.resize_size), 'resize_size', advice)
+    size, largest = self.resize_size or self.image_size, self.resize_up_to
+    self._require(
+      largest == 0 or (pixels(largest) and largest >= size and self.resize == 'shorter'),
+      'resize_up_to',
+      f"give {size} pixels or more, with {self.where}.resize='shorter', or 0 for one size",
+    )
+    self._require(
+      self.filter != 'box_bicubic' or (self.resize == 'shorter' and self.crop != 'random_resized'),
+      'filter',
+      f"it goes with {self.where}.resize='shorter' and a crop that is 'center' or 'random'",
+    )
     if not self.antialias and self.filter != 'bilinear':
       raise UserError(
         f"{self.where}.filter is {self.filter!r} with antialias=False, which 'bilinear' alone can"
         f" do; set {self.where}.antialias=True or {self.where}.filter='bilinear'."
       )
     for field, top in (('scale', 1.0), ('ratio', math.inf)):
-      value = getattr(self, field)
-      if len(value) != 2 or not 0 < value[0] <= value[1] <= top:
-        raise UserError(
-          f'{self.where}.{field} is {tuple(value)}; give (low, high) with 0 < low <= high'
-          + (' <= 1.' if top == 1 else '.')
-        )
+      low, high = getattr(self, field) if len(getattr(self, field)) == 2 else (0, 0)
+      advice = 'give (low, high) with 0 < low <= high' + (' <= 1' if top == 1 else '')
+      self._require(0 < low <= high <= top, field, advice)
+    jitter = self.color_jitter
+    self._require(
+      len(jitter) == 5 and min(jitter) >= 0 and jitter[3] <= 0.5 and jitter[4] <= 1,
+      'color_jitter',
+      'give (brightness, contrast, saturation, hue, probability), none of them below 0, a hue of'
+      ' at most 0.5 and a probability of at most 1',
+    )
+    self._require(0 <= self.blur <= 1, 'blur', 'give a probability, 0 to 1')
+
+  def _require(self, legal: bool, field: str, advice: str) -> None:
+    if not legal:
+      raise UserError(f'{self.where}.{field} is {getattr(self, field)!r}; {advice}.')
 
   def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    # Nothing is drawn for what is switched off, so that it changes no other choice.
     size = self.resize_size or self.image_size
+    if self.resize_up_to:
+      size = int(rng.integers(size, self.resize_up_to + 1))
     if self.resize == 'exact':
       image = self._resized(image, size, size)
     elif self.resize == 'shorter':
@@ -84,6 +109,11 @@ class Transform:
       image = self._resized(image, self.image_size, self.image_size)
     else:
       image = self._cropped(self._large_enough(image), rng)
+    *strengths, probability = self.color_jitter
+    if probability and rng.random() < probability:
+      image = jitter_color(image, *strengths, rng)
+    if self.blur and rng.random() < self.blur:
+      image = blur_at_random(image, rng)
     if self.flip and rng.random() < 0.5:
       image = image[:, ::-1]
     return image
@@ -113,10 +143,15 @@ class Transform:
     return np.pad(image, [*((n // 2, n - n // 2) for n in missing), (0, 0)])
 
   def _shorter_side(self, image: np.ndarray, size: int) -> np.ndarray:
+    if self.filter == 'box_bicubic':
+      while min(image.shape[:2]) >= 2 * size:
+        half = (image.shape[1] // 2, image.shape[0] // 2)
+        image = np.asarray(Image.fromarray(image).resize(half, Image.Resampling.BOX))
     height, width = image.shape[:2]
     longer = size * max(height, width) / min(height, width)
-    # torchvision cuts the fraction of a pixel off, albumentations rounds it.
-    longer = int(longer) if self.antialias else round(longer)
+    # torchvision cuts the fraction of a pixel off, albumentations and guided-diffusion round it.
+    cut_off = self.antialias and self.filter != 'box_bicubic'
+    longer = int(longer) if cut_off else round(longer)
     return self._resized(image, *((size, longer) if height <= width else (longer, size)))
 
   def _resized(self, image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,13 +1,53 @@
 """Reading the golden files."""
 
+import atexit
+import functools
+import json
+import lzma
+import os
 import pathlib
+import shutil
+import tempfile
 
 import numpy as np
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden'
+# The repository keeps the small ones; VQJAX_GOLDEN names a folder with all that were made.
+GOLDEN = pathlib.Path(os.environ.get('VQJAX_GOLDEN', pathlib.Path(__file__).parent / 'golden'))
+CHECKPOINTS = sorted(
+  path.name.removesuffix('.io.npz') for path in GOLDEN.glob('checkpoints/*.io.npz')
+)
 
 
 def load(name):
   """Arrays of `tests/golden/NAME.npz` as a dict."""
   with np.load(GOLDEN / f'{name}.npz', allow_pickle=False) as data:
     return dict(data)
+
+
+@functools.cache
+def checkpoint(name):
+  """A published checkpoint: (its path, arrays that went in and came out, its sidecar)."""
+  sidecar = json.loads((GOLDEN / f'checkpoints/{name}.json').read_text())
+  path = _unpacked(GOLDEN / 'checkpoints' / sidecar['file'])
+  return path, load(f'checkpoints/{name}.io'), sidecar
+
+
+def _unpacked(path):
+  """The file or folder itself, or a copy of it with the .xz of its files undone."""
+  packed = [*path.glob('*.xz'), *path.parent.glob(f'{path.name}.xz')]
+  if not packed:
+    return path
+  copy = pathlib.Path(_scratch()) / path.name
+  if path.is_dir():
+    shutil.copytree(path, copy)
+  for file in packed:
+    target = (copy if path.is_dir() else copy.parent) / file.name.removesuffix('.xz')
+    target.write_bytes(lzma.decompress(file.read_bytes()))
+  return copy
+
+
+@functools.cache
+def _scratch():
+  folder = tempfile.mkdtemp()
+  atexit.register(shutil.rmtree, folder)
+  return folder

@@ -78,13 +78,14 @@ class Checkpoints:
     with _disk_errors(self._directory):
       self._manager.save(step, args=args, force=True)  # When to save is the caller's decision.
 
-  def restore(self, abstract_state, step: int | None = None):
+  def restore(self, abstract_state, step: int | None = None, *, part=False):
     """Returns (state, record) of the newest whole checkpoint, or None if the folder has none.
 
     `abstract_state` has a `jax.ShapeDtypeStruct` for every array; its shardings are where the
     arrays go, whatever they were when saved. Everything stored is read once before that. A damaged
     checkpoint is passed over with a warning and moved aside, to `damaged_checkpoints` beside the
-    folder, so that its step can be saved again. With `step`, only that checkpoint will do.
+    folder, so that its step can be saved again. With `step`, only that checkpoint will do. With
+    `part`, `abstract_state` may be a tree of dicts with some of the arrays, and gets only those.
 
     Raises:
       UserError: the arrays in the checkpoint are not those of `abstract_state`; there are
@@ -104,9 +105,11 @@ class Checkpoints:
       except (OSError, ValueError) as error:
         damaged[step] = _brief(error)
         continue
-      _compare(folder, content['arrays'], _arrays(abstract_state))
+      _compare(folder, content['arrays'], _arrays(abstract_state), part)
       if damaged:
         self._set_aside(damaged, step)
+      if part:
+        return _restore_part(folder / 'state', abstract_state), content['record']
       args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
       return self._manager.restore(step, args=args).state, content['record']
     if damaged:
@@ -276,10 +279,21 @@ def _arrays(tree):
   return {name(path): f'{leaf.dtype}{list(leaf.shape)}' for path, leaf in leaves}
 
 
-def _compare(folder, stored, expected):
+def _restore_part(folder, abstract):
+  args = ocp.args.PyTreeRestore(
+    abstract,
+    restore_args=jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding), abstract),
+    partial_restore=True,
+  )
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    return checkpointer.restore(folder, args=args)
+
+
+def _compare(folder, stored, expected, part):
   # Orbax has restored trees that only overlap without a word.
   lines = [f'  missing: {name} {expected[name]}' for name in expected if name not in stored]
-  lines += [f'  unexpected: {name} {stored[name]}' for name in stored if name not in expected]
+  if not part:
+    lines += [f'  unexpected: {name} {stored[name]}' for name in stored if name not in expected]
   lines += [
     f'  different: {name} is {stored[name]}, expected {expected[name]}'
     for name in expected

@@ -1,0 +1,15 @@
+"""Published checkpoints to our trees and back; needs no PyTorch and executes nothing of a file."""
+
+from vqjax.convert.recognise import Published, take_apart
+from vqjax.convert.systems import FORMATS
+from vqjax.convert.trees import export, initial_variables, open_published, variables_from
+
+__all__ = [
+  'FORMATS',
+  'Published',
+  'export',
+  'initial_variables',
+  'open_published',
+  'take_apart',
+  'variables_from',
+]

@@ -1,0 +1,34 @@
+"""Checkpoints on the Hugging Face hub. The door to huggingface_hub."""
+
+import pathlib
+import re
+
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from vqjax.errors import UserError
+
+
+def fetch(name: str) -> pathlib.Path:
+  """Downloads config.json and model.safetensors of 'owner/name' into the hub's cache.
+
+  Raises:
+    UserError: it is neither a path nor such a name, or cannot be fetched.
+  """
+  if not re.fullmatch(r'[\w.-]+/[\w.-]+', name):
+    raise UserError(
+      f'{name} does not exist; legal: a run folder, a checkpoint file, a Hugging Face folder, or '
+      "the name 'owner/name' of one on the hub."
+    )
+  try:
+    files = [
+      huggingface_hub.hf_hub_download(name, part) for part in ('config.json', 'model.safetensors')
+    ]
+  except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    raise UserError(
+      f'{name} is no path here and could not be fetched from the Hugging Face hub ({reason}); '
+      'mend the name or the connection, or name a downloaded folder with config.json and '
+      'model.safetensors.'
+    ) from error
+  return pathlib.Path(files[0]).parent

@@ -1,0 +1,122 @@
+"""Which published system a checkpoint is of, and its parts."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vqjax.convert.names import Names
+from vqjax.convert.systems import FORMATS
+from vqjax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+  """A published checkpoint, taken apart.
+
+  Attributes:
+    format: name in `FORMATS`.
+    model: the `model` part of a config.
+    quantizer: the `quantizer` part of a config.
+    names: their keys for our paths.
+    tensors: the tokenizer's, by their key.
+    discriminator: its tensors by their key, empty if the file has none.
+    skipped: keys that are no part of either.
+  """
+
+  format: str
+  model: dict
+  quantizer: dict
+  names: Names
+  tensors: dict[str, np.ndarray]
+  discriminator: dict[str, np.ndarray]
+  skipped: tuple[str, ...]
+
+
+_DISCRIMINATOR = 'loss.discriminator.'
+
+
+def take_apart(content: Any, path, format='auto') -> Published:
+  """Recognises a checkpoint by its keys and describes it.
+
+  Args:
+    content: what `files.read` gave.
+    path: of the file, for messages.
+    format: a name in `FORMATS`, or 'auto'.
+
+  Raises:
+    UserError: it is of no known system, or not of the one that `format` names.
+  """
+  if format != 'auto' and format not in FORMATS:
+    raise UserError(f'format is {format!r}; legal: auto, {", ".join(FORMATS)}.')
+  content = content if isinstance(content, Mapping) else {}
+  tensors = _strip(_weights(content))
+  if not tensors:
+    raise UserError(f'{path} holds no weights; its entries are {_some(content)}.')
+  found = [name for name, family in FORMATS.items() if _has(tensors, family.marks)]
+  if not found or format not in ('auto', *found):
+    wanted = 'any system known here' if format == 'auto' else format
+    raise UserError(
+      f'{path} is no checkpoint of {wanted}; legal: {", ".join(FORMATS)}. Its keys are '
+      f'{_some(tensors)}.'
+    )
+  name = found[0] if format == 'auto' else format
+  family = FORMATS[name]
+  discriminator = _below(tensors, _DISCRIMINATOR)
+  if isinstance(content.get('discriminator'), Mapping):
+    discriminator = _strip(_arrays(content['discriminator']))
+  try:
+    model, quantizer = family.describe(tensors, content)
+  except (KeyError, ValueError, IndexError) as error:
+    raise UserError(
+      f'{path} looks like a checkpoint of {name} but lacks or garbles {error}; fetch it again.'
+    ) from error
+  tensors = {key: value for key, value in tensors.items() if not key.startswith(_DISCRIMINATOR)}
+  skipped = tuple(key for key in tensors if re.search(family.skip, key))
+  tensors = {key: value for key, value in tensors.items() if key not in skipped}
+  return Published(name, model, quantizer, family.names(model), tensors, discriminator, skipped)
+
+
+def _weights(content):
+  """The state dict within a file: LlamaGen's average before its last weights."""
+  for entry in ('ema', 'model', 'state_dict', 'tensors'):
+    if isinstance(content.get(entry), Mapping) and (arrays := _arrays(content[entry])):
+      return arrays
+  if isinstance(content.get('params'), Mapping):  # a tree of flax's
+    return _arrays({f'params/{k}': v for k, v in _flat(content['params'])})
+  return _arrays(content)
+
+
+def _flat(tree):
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      yield from ((f'{name}/{below}', leaf) for below, leaf in _flat(value))
+    else:
+      yield name, value
+
+
+def _arrays(tree):
+  return {k: v for k, v in tree.items() if isinstance(k, str) and isinstance(v, np.ndarray)}
+
+
+def _strip(tensors):
+  """Drops what wrappers put before every key: DistributedDataParallel, compile, Hugging Face."""
+  for prefix in ('module.', '_orig_mod.', 'model.'):
+    if tensors and all(key.startswith(prefix) for key in tensors):
+      tensors = _below(tensors, prefix)
+  return tensors
+
+
+def _below(tensors, prefix):
+  return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _has(tensors, marks):
+  return all(any(re.match(mark, key) for key in tensors) for mark in marks)
+
+
+def _some(names):
+  names = list(map(str, names))
+  return ', '.join(names[:6]) + (f' and {len(names) - 6} more' if len(names) > 6 else '') or 'none'

@@ -1,0 +1,156 @@
+"""A trained tokenizer, ready for use: `vqjax.load(SOURCE)`."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from vqjax import checkpoint, convert, run_folder, tokenizer
+from vqjax.convert import hub
+from vqjax.errors import UserError
+
+
+class Pretrained:
+  """A tokenizer with its weights: images to tokens and back.
+
+  Images are [B H W 3], uint8 in [0, 255] or float in [0, 1], whatever range the model itself was
+  trained in; tokens are int32 [B h w], with a last axis for groups or depth where the quantizer has
+  one. Any batch size will do, and any size in pixels that `model.check_size` admits; each new shape
+  is compiled once.
+
+  Attributes:
+    model: the linen module.
+    variables: of the module, {'params': ..., 'vq': ...}.
+    config: ConfigDict with at least its `model` and `quantizer` parts.
+  """
+
+  def __init__(self, model: tokenizer.Tokenizer, variables, config):
+    self.model, self.variables, self.config = model, variables, config
+    self._encode = jax.jit(functools.partial(_encode, model))
+    self._decode = jax.jit(functools.partial(_decode, model))
+
+  def encode(self, images) -> jax.Array:
+    """Images [B H W 3] -> tokens int32 [B h w].
+
+    A token depends on no other image of the batch, unless the quantizer's `eval_assign` looks at
+    all of it, as `Sinkhorn` does.
+
+    Raises:
+      UserError: images of another shape, type or size.
+    """
+    images = jnp.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3:
+      raise UserError(f'images are {list(images.shape)}; legal: [batch, height, width, 3].')
+    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+      raise UserError(f'images are {images.dtype}; legal: uint8 in [0, 255], float in [0, 1].')
+    self.model.check_size(*images.shape[1:3])
+    return self._encode(self.variables, images)
+
+  def decode(self, tokens) -> jax.Array:
+    """Tokens int32 [B h w] -> images uint8 [B H W 3].
+
+    Raises:
+      UserError: tokens that are no integers, or the model is a classifier.
+    """
+    if self.model.classifies:
+      raise UserError('the model is a classifier and has no images to decode; legal: encode.')
+    tokens = jnp.asarray(tokens)
+    if not jnp.issubdtype(tokens.dtype, jnp.integer) or tokens.ndim < 3:
+      raise UserError(
+        f'tokens are {tokens.dtype}{list(tokens.shape)}; legal: integers [batch, height, width], '
+        'as encode gives them.'
+      )
+    return self._decode(self.variables, tokens)
+
+  def reconstruct(self, images) -> jax.Array:
+    """Images [B H W 3] -> uint8 [B H W 3]: `decode(encode(images))`."""
+    return self.decode(self.encode(images))
+
+
+def load(source, *, format='auto', step=None, eval_assign=None, dtype=None) -> Pretrained:
+  """Loads a trained tokenizer.
+
+  Args:
+    source: a run folder of train.py or vqjax.convert; a published checkpoint: a file of PyTorch,
+      safetensors or flax, or a Hugging Face folder; or the name of one on the hub, 'owner/name'.
+    format: of a published checkpoint, a name in `vqjax.convert.FORMATS`; recognised by default.
+    step: of a run folder's checkpoint; the best by held-out images by default.
+    eval_assign: how codes are assigned, in place of the quantizer's own `eval_assign`; for OptVQ's
+      own batch-dependent tokens 'sinkhorn'.
+    dtype: 'float32' or 'bfloat16', of the network's arithmetic, in place of its own.
+
+  Raises:
+    UserError: there is no such source, or it cannot be used; the message says why.
+  """
+  path = pathlib.Path(source).expanduser()
+  if (path / 'checkpoints').is_dir():
+    path, config = run_folder.read_config(path)
+    _override(config, eval_assign, dtype)
+    model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
+    return Pretrained(model, read_variables(path, config, model, step), config)
+  if step is not None:
+    raise UserError(f'step is {step}, but {source} is no run folder; leave it out.')
+  published = open_source(source, format)
+  config = ml_collections.ConfigDict({'model': published.model, 'quantizer': published.quantizer})
+  _override(config, eval_assign, dtype)
+  model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
+  variables = convert.variables_from(published, model, source)
+  return Pretrained(model, jax.tree.map(jnp.asarray, variables), config)
+
+
+def open_source(source, format='auto') -> convert.Published:
+  """Opens a published checkpoint: a file, a Hugging Face folder, or a name on the hub.
+
+  Raises:
+    UserError: there is no such source, or it is no checkpoint known here.
+  """
+  path = pathlib.Path(source).expanduser()
+  if not path.exists():
+    path = hub.fetch(str(source))
+  return convert.open_published(path, format)
+
+
+def read_variables(path, config, model, step=None):
+  """Reads a run folder's weights, the moving average where there is one."""
+  variables = jax.eval_shape(convert.initial_variables(model))
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
+  variables = jax.tree.map(place, variables)
+  params = variables.pop('params', {})
+  averaged = bool(config.get('ema_decay'))
+  wanted = {'generator': {'variables': variables}} if variables else {}
+  if averaged:
+    wanted['ema'] = params
+  else:
+    wanted.setdefault('generator', {})['params'] = params
+  with checkpoint.Checkpoints(path / 'checkpoints', read_only=True) as checkpoints:
+    step = checkpoints.best_step() if step is None else step
+    restored = checkpoints.restore(wanted, step, part=True)
+  if restored is None:
+    raise UserError(f'{path} has no checkpoint yet; train first, or wait for the first one.')
+  found, _ = restored
+  params = found['ema'] if averaged else found['generator']['params']
+  return {'params': params, **found.get('generator', {}).get('variables', {})}
+
+
+def _override(config, eval_assign, dtype):
+  if dtype is not None:
+    config.model.dtype = dtype
+  if eval_assign is not None:
+    quantizer = config.quantizer
+    while 'base' in quantizer:
+      quantizer = quantizer.base
+    with quantizer.ignore_type():
+      quantizer.eval_assign = eval_assign
+
+
+def _encode(model, variables, images):
+  return model.apply(variables, model.normalize(images), method='encode').indices
+
+
+def _decode(model, variables, tokens):
+  return tokenizer.to_uint8(
+    model.denormalize(model.apply(variables, tokens, method='decode_tokens'))
+  )

@@ -16,20 +16,39 @@ from absl import flags
 from ml_collections import config_flags
 
 import vqjax
-from vqjax import commands, durations, evaluation, pictures, recipe, run_folder, sharding, state
+from vqjax import (
+  commands,
+  durations,
+  evaluation,
+  pictures,
+  recipe,
+  run_folder,
+  sharding,
+  state,
+  weights,
+)
 from vqjax import data as datasets
 from vqjax import logging as run_logging
 from vqjax import steps as step_functions
 from vqjax.checkpoint import Checkpoints
 from vqjax.errors import UserError
+from vqjax.warm_start import warm_start
 
 log = logging.getLogger('vqjax')
 
 # Shown in the progress line, where the run has them; metrics.jsonl has everything.
 SHOWN = (
-  *('loss', 'l1', 'l2', 'commitment', 'generator', 'gan_weight'),
+  *('loss', 'l1', 'l2', 'perceptual', 'cross_entropy', 'accuracy'),
+  *('commitment', 'generator', 'gan_weight'),
   *('usage', 'perplexity', 'dead'),
 )
+HELD_OUT = {
+  'psnr': 'PSNR {:.2f} dB',
+  'psnr_mean_color': 'of the mean colour alone {:.2f}',
+  'ssim': 'SSIM {:.3f}',
+  'accuracy': 'accuracy {:.1%}',
+  'usage': 'usage {:.0%}',
+}
 
 
 def train(config, workdir, *, allow_config_change=False) -> dict:
@@ -64,6 +83,10 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
   ####### Recipe: networks, losses, optimizer
   num_examples = len(sources['train'])
   plan = recipe.build(config, num_examples)
+  perceptual = None  # parameters, constant: an argument of the step and in no checkpoint
+  if plan.perceptual is not None:
+    perceptual = weights.load(f'lpips_{plan.perceptual.net}')
+    perceptual = jax.device_put(perceptual, sharding.replicated(mesh))
   total = recipe.total_steps(config, num_examples)
   every = {
     key: durations.steps(
@@ -93,7 +116,7 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
   shardings = sharding.state(mesh, abstract)
   train_step = jax.jit(
     functools.partial(step_functions.train_step, plan),
-    static_argnames='adversarial',
+    static_argnames='stage',
     donate_argnums=0,
     out_shardings=(shardings, sharding.replicated(mesh)),
   )
@@ -102,13 +125,21 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
   with contextlib.ExitStack() as stack:
     ####### Checkpoint, or a fresh start
     checkpoints = stack.enter_context(
-      Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
+      Checkpoints(
+        workdir / 'checkpoints',
+        keep=config.keep_checkpoints,
+        best_metric=plan.tokenizer.best_metric,
+      )
     )
     restored = checkpoints.restore(sharding.target(abstract, shardings))
     if restored is None:
       now = jax.jit(create, out_shardings=shardings)(key)
       start, seen = 0, 0
       log.info(run_logging.parameter_overview(now.generator.params))
+      if config.init_from:
+        log.info('starting from %s', config.init_from)
+        now = warm_start(plan, now, config.init_from, discriminator=config.init_discriminator)
+        now = jax.device_put(now, shardings)
     else:
       now, record = restored
       start, seen = int(now.step), record['examples_seen']
@@ -134,13 +165,15 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
       now = _seed_codebooks(plan, config, sources['train'], mesh, shardings, now, processes)
     progress = run_logging.Progress(total, config.batch_size, start_step=start)
     pending, held_out, started = [], {}, time.perf_counter()
+    stage = recipe.Stage()
 
     for step in range(start + 1, total + 1):
-      images = sharding.put_batch(mesh, next(batches)['image'])
-      adversarial = plan.gan is not None and step > plan.gan.start
-      if adversarial and step == max(plan.gan.start, start) + 1:
-        log.info('step %d: the discriminator takes part from here on', step)
-      now, scalars = train_step(now, images, adversarial=adversarial)
+      batch = sharding.put_batch(mesh, next(batches))
+      before, stage = stage, plan.stage(step - 1)
+      for part in ('discriminator', 'generator'):
+        if getattr(stage, part) and not getattr(before, part):
+          log.info("step %d: the %s's GAN loss takes part from here on", step, part)
+      now, scalars = train_step(now, batch, stage=stage, perceptual=perceptual)
       seen += config.batch_size
       pending.append((step, scalars))
       if step == start + 1:
@@ -208,7 +241,8 @@ def _summary(pending, workdir):
       )
   scalars = [scalars for _, scalars in window]
   counts = sum(s.pop('code_counts') for s in scalars)
-  summary = {name: float(np.mean([s[name] for s in scalars if name in s])) for name in scalars[-1]}
+  names = dict.fromkeys(name for s in scalars for name in s)
+  summary = {name: float(np.mean([s[name] for s in scalars if name in s])) for name in names}
   used = counts / counts.sum()
   summary['usage'] = float((counts > 0).mean())
   summary['perplexity'] = float(np.exp(-np.sum(used * np.log(np.where(used > 0, used, 1)))))
@@ -233,17 +267,11 @@ def _evaluate(config, source, eval_step, mesh, now, writer, step, processes):
     pictures=evaluation.spread(min(config.eval_images, len(source)), config.sample_images),
   )
   writer.scalars(step, {f'eval/{name}': value for name, value in found.metrics.items()})
-  writer.images(step, 'held_out', pictures.comparison(found.originals, found.reconstructions))
+  if found.pictures:
+    writer.images(step, 'held_out', pictures.comparison(*found.pictures))
   numbers = found.metrics
-  log.info(
-    'step %d: %d held-out images, PSNR %.2f dB (mean colour alone %.2f), SSIM %.3f, usage %.0f%%',
-    step,
-    numbers['num_images'],
-    numbers['psnr'],
-    numbers['psnr_mean_color'],
-    numbers['ssim'],
-    100 * numbers['usage'],
-  )
+  shown = [text.format(numbers[name]) for name, text in HELD_OUT.items() if name in numbers]
+  log.info('step %d: %d held-out images, %s', step, numbers['num_images'], ', '.join(shown))
   return numbers
 
 

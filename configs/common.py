@@ -27,6 +27,8 @@ def default():
   config.accumulate = 1  # micro-batches per optimizer step; an EMA codebook moves in each
   config.accumulate_gradients = 'mean'  # or 'sum', as PyTorch's loss.backward() in a loop
   config.seed_codebook_batches = 0  # k-means on the latents of these first batches; 0: none
+  config.init_from = ''  # fine-tune: a run folder or a published checkpoint to start from
+  config.init_discriminator = False  # from there too
   config.ema_decay = 0.0  # moving average of the weights, used by evaluation; 0: none
 
   # Devices: the batch is split over data x fsdp, parameters and optimizer state over fsdp.
@@ -73,18 +75,31 @@ def default():
   config.loss.l1 = 0.0
   config.loss.l2 = 0.0
   config.loss.perceptual = 0.0  # LPIPS
+  config.loss.perceptual_net = 'vgg'  # or alex
+  config.loss.cross_entropy = 0.0  # of a classifier, in place of the others
   config.loss.quantizer = 1.0
 
   config.gan = ConfigDict()
-  config.gan.weight = 0.0  # 0: no discriminator at all
+  config.gan.weight = 0.0  # of the generator's term; 0: no discriminator at all
   config.gan.adaptive = True  # times |d reconstruction / dW| / |d gan / dW|, W the last kernel
   config.gan.adaptive_cap = 1e4
   config.gan.start_steps = 0  # or start_percent: when term and discriminator begin
-  config.gan.discriminator_loss = 'hinge'  # or softplus
-  config.gan.generator_loss = 'linear'  # or softplus (non-saturating)
-  config.gan.fresh_reconstructions = True  # the discriminator sees the updated generator's images
-  config.gan.channels = 64
-  config.gan.num_layers = 3
+  config.gan.discriminator_lead_steps = 0  # how much before that the discriminator begins
+  config.gan.discriminator_weight = 1.0  # of its loss
+  config.gan.discriminator_loss = 'hinge'  # or softplus, least_squares
+  config.gan.generator_loss = 'linear'  # or softplus (non-saturating), least_squares
+  config.gan.r1 = 0.0  # weight of the discriminator's squared slopes at real images, halved
+  config.gan.r1_every = 16  # steps, and a factor that makes up for those in between
+  config.gan.lecam = 0.0  # weight of the LeCam regularisation of the discriminator
+  config.gan.lecam_decay = 0.999  # of its moving averages of logits
+  # The discriminator sees the updated generator's images; False: those its term was computed on,
+  # which saves a forward pass.
+  config.gan.fresh_reconstructions = True
+  config.gan.discriminator = 'patchgan'  # or stylegan2, maskgit, for sides of a power of two
+  config.gan.channels = 64  # width at full resolution; doubles as the resolution halves
+  config.gan.max_channels = 512  # of stylegan2 and maskgit
+  config.gan.num_layers = 3  # of patchgan, like norm: batch or actnorm
+  config.gan.norm = 'batch'
 
   config.optimizer = ConfigDict()  # of the tokenizer, and likewise of the discriminator
   config.optimizer.name = 'adam'
@@ -92,12 +107,16 @@ def default():
   config.optimizer.b1 = 0.9
   config.optimizer.b2 = 0.999
   config.optimizer.eps = 1e-8
-  config.optimizer.weight_decay = 0.0  # decoupled, on all parameters
+  config.optimizer.weight_decay = 0.0  # decoupled
+  config.optimizer.weight_decay_on = 'all'  # or kernels: no biases, norms, codebooks
   config.optimizer.clip_norm = 0.0  # global norm; 0: none
-  config.optimizer.schedule = 'constant'  # or cosine, down to final_fraction at decay_steps
+  # Or cosine, down to final_fraction at decay_steps; or onecycle, PyTorch's OneCycleLR over the
+  # run: up to learning_rate in 1% of it, down to nothing, and b1 from 0.95 to 0.85 and back.
+  config.optimizer.schedule = 'constant'
   config.optimizer.warmup_steps = 0
   config.optimizer.decay_steps = 0
   config.optimizer.final_fraction = 0.0
+  config.optimizer.freeze = ()  # of the tokenizer: patterns such as 'encoder/*', 'decoder/up_0_*'
   return config
 
 
@@ -126,16 +145,93 @@ def parse_arg(arg, **options):
   return ConfigDict(chosen)
 
 
-def photographs(config, image_size):
-  """Points a config at the photographs that come with the packages, at a small size."""
+def model(network, **fields):
+  """A `model` section for another network than the cnn, with what every network needs."""
+  pixels = {'pixel_mean': (0.5,) * 3, 'pixel_std': (0.5,) * 3}
+  return ConfigDict(
+    {'network': network, 'dtype': 'float32', 'unit_latents': False, **pixels, **fields}
+  )
+
+
+def normal_pixels(config, mean=0.5, std=0.5, channels=3):
+  """Pixels as the model sees them: (pixel - mean) / std, pixel in [0, 1]."""
+  config.model.pixel_mean = (mean,) * channels
+  config.model.pixel_std = (std,) * channels
+
+
+def demo(config, image_size=64):
+  """The same system in minutes on two cores: photographs that come with the packages, few steps.
+
+  Small batches: many steps matter more than large ones. The network is for the config to shrink,
+  see `small_cnn`. Without a perceptual term, whose weights are a download.
+  """
   config.name += '_demo'
   config.data.source = 'photos'
   config.data.image_size = image_size
   for split in ('train', 'eval'):
-    config.data[split].resize = 'shorter'
-    config.data[split].antialias = True
+    section = config.data[split]
+    section.resize, section.antialias = 'shorter', True
+    section.filter, section.resize_up_to = 'bilinear', 0
   config.data.train.crop = 'random_resized'
   config.data.train.scale = (0.3, 1.0)
   config.data.train.flip = True
+  config.data.train.color_jitter = (0.0,) * 5
+  config.data.train.blur = 0.0
   config.data.eval.crop = 'center'
-  config.model.resolution = image_size
+  _steps(config, 2_200)
+  config.batch_size = 4
+  config.accumulate = 1
+  config.model.dtype = 'float32'
+  config.ema_decay = 0.98 if config.ema_decay else 0.0
+  config.loss.perceptual = 0.0
+  optimizer = config.optimizer
+  optimizer.learning_rate = 3e-3
+  optimizer.clip_norm = 1.0
+  if optimizer.schedule != 'onecycle':
+    optimizer.schedule = 'cosine'
+    optimizer.warmup_steps = 20
+    del optimizer.decay_steps
+    optimizer.decay_percent = 100
+    optimizer.final_fraction = 0.02
+  if config.gan.weight:
+    config.gan.channels = 16
+    config.gan.max_channels = 64
+    config.gan.num_layers = 2
+    del config.gan.start_steps
+    config.gan.start_percent = 85
+    config.gan.discriminator_lead_steps = 0
+
+
+def digits(config):
+  """As `demo`, on scikit-learn's handwritten digits, 8 x 8 pixels enlarged to the config's size."""
+  config.name += '_demo'
+  config.data.source = 'digits'
+  for split in ('train', 'eval'):
+    config.data[split].resize = 'exact'
+    config.data[split].antialias = True
+
+
+def small_cnn(config, channel_mult):
+  """Shrinks the convolutional autoencoder; four channels a group, as at full size."""
+  config.model.resolution = config.data.image_size
+  config.model.channels = 8
+  config.model.norm_groups = 2
+  config.model.channel_mult = channel_mult
+  config.model.num_res_blocks = 1
+  config.model.attn_resolutions = ()
+  config.model.mid_attention = False
+
+
+def _steps(config, total):
+  for key in ('total_epochs', 'total_examples'):
+    if key in config:
+      del config[key]
+  config.total_steps = total
+  config.log_every = 50
+  config.eval_every = config.checkpoint_every = total // 4
+
+
+def epochs(config, total):
+  """Makes the run so many epochs long."""
+  del config.total_steps
+  config.total_epochs = total

@@ -11,9 +11,10 @@ from vqjax import quantizers, sharding, steps
 from vqjax.errors import UserError
 
 PROTOCOL = {
+  'accuracy': 'fraction of images whose largest logit is that of their class',
   'psnr': 'dB, RGB, 8-bit images, mean over images',
   'ssim': 'RGB, Gaussian window (sigma 1.5, 11 taps), 8-bit images, mean over images',
-  'rec_loss': "pixel term of the objective in the model's range, before rounding",
+  'rec_loss': "pixel term of the objective in the model's range, before rounding; or cross entropy",
   'usage': 'fraction of codes that occur in the whole set',
   'perplexity': 'exp of the entropy of the code frequencies over the whole set',
   'psnr_mean_color': "PSNR of an image of each original's own mean colour, for comparison",
@@ -23,7 +24,7 @@ PROTOCOL = {
 NOT_COMPUTED = {
   'rfid': 'needs the Inception-v3 network and its weights, which this version does not have',
   'inception_score': 'needs the Inception-v3 network and its weights, as rfid does',
-  'lpips': 'needs the LPIPS network and its weights, which this version does not have',
+  'lpips': 'this version computes LPIPS as a term of the training objective only',
 }
 
 
@@ -31,9 +32,8 @@ NOT_COMPUTED = {
 class Evaluation:
   """What `evaluate` found."""
 
-  metrics: dict  # the keys of PROTOCOL, and num_images
-  originals: np.ndarray  # uint8 [n H W 3], some of them
-  reconstructions: np.ndarray  # uint8 [n H W 3]
+  metrics: dict  # keys of PROTOCOL, and num_images
+  pictures: list[np.ndarray]  # some originals, their reconstructions, uint8 [n H W 3]; or none
   code_counts: np.ndarray  # int64 [K]
 
 
@@ -50,26 +50,23 @@ def spread(total, count):
 
 
 def evaluate(eval_step, mesh, params, variables, batches, pictures=()) -> Evaluation:
-  """Runs over `batches` of {'image', 'mask'} and closes them.
+  """Runs over `batches` of {'image', 'label', 'mask'} and closes them.
 
   Sums are float64 on the host. The images at the positions `pictures`, see `spread`, are kept with
-  their reconstructions.
+  their reconstructions, if there are any.
   """
-  sums, count, codes, position = {}, 0, 0, 0
-  originals, reconstructions = [], []
+  sums, count, codes, position, kept = {}, 0, 0, 0, []
   with contextlib.closing(batches):
     for local in batches:
-      images, mask = sharding.put_batch(mesh, (local['image'], local['mask']))
-      step = jax.device_get(eval_step(params, variables, images, mask))
-      pixels, x, values, mask, counts = step
+      batch = sharding.put_batch(mesh, local)
+      shown, values, mask, counts = jax.device_get(eval_step(params, variables, batch))
       for name, value in values.items():
         sums[name] = sums.get(name, 0.0) + value[mask].astype(np.float64).sum()
       count += int(mask.sum())
       codes = codes + counts.astype(np.int64)
       wanted = [i for i in np.flatnonzero(mask) if position + i in pictures]
       position += len(mask)
-      originals.append(x[wanted])
-      reconstructions.append(pixels[wanted])
+      kept.append([images[wanted] for images in shown])
   if not count:
     raise UserError(
       'no held-out image could be read; the log names the unreadable ones: repair them or change '
@@ -82,5 +79,5 @@ def evaluate(eval_step, mesh, params, variables, batches, pictures=()) -> Evalua
     'perplexity': float(quantizers.perplexity(frequencies)),
     'num_images': count,
   }
-  join = np.concatenate
-  return Evaluation(metrics, join(originals), join(reconstructions), np.asarray(codes))
+  pictures = [np.concatenate(images) for images in zip(*kept, strict=True)]
+  return Evaluation(metrics, pictures, np.asarray(codes))

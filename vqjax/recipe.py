@@ -2,28 +2,46 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
+import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
 from vqjax import durations, losses, networks, optimizer, tokenizer
 from vqjax.errors import UserError
+from vqjax.networks import stylegan
 
 MAX_CODES = 2**22  # a token, whose use every training step counts
+
+
+class Stage(NamedTuple):
+  """Which parts of the GAN take part in a step."""
+
+  generator: bool = False  # its term in the tokenizer's objective
+  discriminator: bool = False  # its own training
+  r1: bool = False  # its penalty, within that
 
 
 @dataclasses.dataclass(frozen=True)
 class Gan:
   """The adversarial half; see `configs/common.py` for the fields' meaning."""
 
-  discriminator: networks.PatchGAN
+  discriminator: nn.Module
+  optimizer: optax.GradientTransformation
   discriminator_loss: Callable
   generator_loss: Callable
   weight: float
-  adaptive: bool
-  cap: float
-  start: int  # step at which the term and the discriminator's own training begin
-  fresh_reconstructions: bool
+  discriminator_weight: float = 1.0
+  adaptive: bool = True
+  cap: float = 1e4
+  start: int = 0  # steps before the generator's term begins
+  discriminator_start: int = 0  # steps before the discriminator's own training begins
+  r1: float = 0.0
+  r1_every: int = 1
+  lecam: float = 0.0
+  lecam_decay: float = 0.999
+  fresh_reconstructions: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +49,32 @@ class Recipe:
   """Everything static that a training step needs."""
 
   tokenizer: tokenizer.Tokenizer
-  optimizer: optax.GradientTransformation  # of generator and discriminator, each with its state
+  optimizer: optax.GradientTransformation
   schedule: Callable  # step -> learning rate
-  pixel_weights: dict[str, float]  # by name in losses.PIXELS
+  weights: dict[str, float]  # of the terms in losses.RECONSTRUCTION
   quantizer_weight: float
-  gan: Gan | None
-  accumulate: int
-  sum_gradients: bool
-  ema_decay: float
+  perceptual: networks.LPIPS | None = None
+  perceptual_weight: float = 0.0
+  gan: Gan | None = None
+  accumulate: int = 1
+  sum_gradients: bool = False
+  ema_decay: float = 0.0
 
   @property
   def num_codes(self):
     return self.tokenizer.quantizer.num_codes
+
+  def stage(self, step: int) -> Stage:
+    """What of the GAN takes part in the step that follows `step` steps."""
+    gan = self.gan
+    if gan is None:
+      return Stage()
+    discriminator = step >= gan.discriminator_start
+    return Stage(
+      generator=step >= gan.start,
+      discriminator=discriminator,
+      r1=discriminator and gan.r1 > 0 and step % gan.r1_every == 0,
+    )
 
 
 def total_steps(config, num_examples=None):
@@ -69,7 +101,9 @@ def build(config, num_examples=None) -> Recipe:
     'num_examples': num_examples,
     'total_steps': total_steps(config, num_examples),
   }
-  transformation, schedule = optimizer.build(config.optimizer, **units)
+  transformation, schedule = optimizer.build(
+    config.optimizer, freeze=config.optimizer.freeze, **units
+  )
   if config.accumulate < 1:
     raise UserError(f'config.accumulate is {config.accumulate}; legal: at least 1.')
   if config.accumulate_gradients not in ('mean', 'sum'):
@@ -82,10 +116,10 @@ def build(config, num_examples=None) -> Recipe:
     raise UserError(
       f'config.seed_codebook_batches is {config.seed_codebook_batches}; legal: 0 (none) or more.'
     )
-  if config.loss.perceptual:
+  if config.seed_codebook_batches and config.init_from:
     raise UserError(
-      f'config.loss.perceptual is {config.loss.perceptual} and needs the LPIPS network with its '
-      'VGG16 weights, which are not here; train without the term by --config.loss.perceptual=0.'
+      f'config.seed_codebook_batches is {config.seed_codebook_batches} and config.init_from '
+      f'{config.init_from!r}, which brings its own codebook; set the first to 0.'
     )
   model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
   if model.quantizer.num_codes > MAX_CODES:
@@ -99,12 +133,17 @@ def build(config, num_examples=None) -> Recipe:
       f'config.seed_codebook_batches is {config.seed_codebook_batches}, but {kind} has no '
       'codebook; set it to 0.'
     )
+  _check_loss(config, model)
   return Recipe(
     tokenizer=model,
     optimizer=transformation,
     schedule=schedule,
-    pixel_weights={name: config.loss[name] for name in losses.PIXELS if config.loss[name]},
+    weights=_terms(config.loss),
     quantizer_weight=config.loss.quantizer,
+    perceptual=networks.LPIPS(config.loss.perceptual_net, dtype=jnp.dtype(config.model.dtype))
+    if config.loss.perceptual
+    else None,
+    perceptual_weight=config.loss.perceptual,
     gan=_gan(config, units) if config.gan.weight else None,
     accumulate=config.accumulate,
     sum_gradients=config.accumulate_gradients == 'sum',
@@ -112,23 +151,89 @@ def build(config, num_examples=None) -> Recipe:
   )
 
 
+def for_evaluation(config) -> Recipe:
+  """What an evaluation needs of a recipe: the tokenizer, and the terms that `rec_loss` sums.
+
+  The `model`, `quantizer` and `loss` parts of a config are enough.
+  """
+  return Recipe(
+    tokenizer=tokenizer.build(config.model.to_dict(), config.quantizer.to_dict()),
+    optimizer=None,
+    schedule=None,
+    weights=_terms(config.loss),
+    quantizer_weight=0.0,
+  )
+
+
+def _terms(loss):
+  return {name: loss[name] for name in losses.RECONSTRUCTION if loss.get(name)}
+
+
+def _check_loss(config, model):
+  """Cross entropy is for a classifier, and all that compares images for the others."""
+  terms = {f'loss.{name}': config.loss[name] for name in (*losses.RECONSTRUCTION, 'perceptual')}
+  terms['gan.weight'] = config.gan.weight
+  right = [name for name in terms if (name == 'loss.cross_entropy') == model.classifies]
+  if wrong := [name for name in terms if terms[name] and name not in right]:
+    kind = 'a classifier' if model.classifies else 'no classifier'
+    raise UserError(
+      f'config.{wrong[0]} is {terms[wrong[0]]}, but config.model.network is '
+      f'{config.model.network!r}, {kind}; set it to 0 and use {", ".join(right)}.'
+    )
+  if not any(terms[name] for name in right if name != 'gan.weight'):
+    raise UserError(f'config.loss compares nothing; set one of {", ".join(right)} above 0.')
+
+
 def _gan(config, units):
   gan = config.gan
   for field, legal in (
+    ('discriminator', DISCRIMINATORS),
     ('discriminator_loss', losses.DISCRIMINATOR),
     ('generator_loss', losses.GENERATOR),
   ):
     if gan[field] not in legal:
       raise UserError(f'config.gan.{field} is {gan[field]!r}; legal: {", ".join(legal)}.')
+  if gan.r1_every < 1:
+    raise UserError(f'config.gan.r1_every is {gan.r1_every}; legal: at least 1.')
+  start, lead = (
+    durations.steps(gan, key, where='config.gan', **units) or 0
+    for key in ('start', 'discriminator_lead')
+  )
   return Gan(
-    discriminator=networks.PatchGAN(
-      channels=gan.channels, num_layers=gan.num_layers, dtype=jnp.dtype(config.model.dtype)
-    ),
+    discriminator=DISCRIMINATORS[gan.discriminator](config),
+    optimizer=optimizer.build(config.optimizer, **units)[0],
     discriminator_loss=losses.DISCRIMINATOR[gan.discriminator_loss],
     generator_loss=losses.GENERATOR[gan.generator_loss],
     weight=gan.weight,
+    discriminator_weight=gan.discriminator_weight,
     adaptive=gan.adaptive,
     cap=gan.adaptive_cap,
-    start=durations.steps(gan, 'start', where='config.gan', **units) or 0,
+    start=start,
+    discriminator_start=max(start - lead, 0),
+    r1=gan.r1,
+    r1_every=gan.r1_every,
+    lecam=gan.lecam,
+    lecam_decay=gan.lecam_decay,
     fresh_reconstructions=gan.fresh_reconstructions,
   )
+
+
+def _patchgan(config):
+  gan = config.gan
+  return networks.PatchGAN(
+    gan.channels, gan.num_layers, norm=gan.norm, dtype=jnp.dtype(config.model.dtype)
+  )
+
+
+def _whole_image(module):
+  return lambda config: module(
+    stylegan.pyramid(config.data.image_size, config.gan.channels, config.gan.max_channels),
+    dtype=jnp.dtype(config.model.dtype),
+  )
+
+
+DISCRIMINATORS = {
+  'patchgan': _patchgan,
+  'stylegan2': _whole_image(networks.StyleGAN2Discriminator),
+  'maskgit': _whole_image(networks.MaskGITDiscriminator),
+}

@@ -26,28 +26,36 @@ _PAGE = """<!doctype html>
 </style>
 <h1>{title}</h1>
 <table><tr><th>metric<th>value<th>protocol{metrics}</table>
-<h2>Originals above reconstructions</h2>
-<img alt="held-out images above their reconstructions" src="data:image/png;base64,{picture}">
-<h2>Protocol</h2>
+{picture}<h2>Protocol</h2>
 <table>{protocol}</table>
 </html>
 """
 
+_PICTURE = """<h2>Originals above reconstructions</h2>
+<img alt="held-out images above their reconstructions" src="data:image/png;base64,{}">
+"""
+
 
 def write(folder, numbers: dict, protocol: dict, result):
-  """Writes metrics.json, reconstructions.png and report.html (self-contained) into `folder`."""
+  """Writes metrics.json, reconstructions.png and report.html (self-contained) into `folder`.
+
+  Without pictures in the result, a classifier's, there is no PNG.
+  """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   content = {**{k: _finite(v) for k, v in numbers.items()}, 'protocol': protocol}
   (folder / 'metrics.json').write_text(json.dumps(content, indent=2) + '\n')
-  picture = folder / 'reconstructions.png'
-  Image.fromarray(pictures.comparison(result.originals, result.reconstructions)).save(picture)
+  shown = ''
+  if result.pictures:
+    picture = folder / 'reconstructions.png'
+    Image.fromarray(pictures.comparison(*result.pictures)).save(picture)
+    shown = _PICTURE.format(base64.b64encode(picture.read_bytes()).decode())
   row = lambda *cells: '<tr>' + ''.join(f'<td>{html.escape(str(cell))}' for cell in cells)
   general = {k: v for k, v in protocol.items() if k != 'metrics'}
   page = _PAGE.format(
     title=html.escape(f'{protocol["run"]}, step {numbers["step"]}'),
     metrics='\n'.join(row(*line) for line in _lines(numbers, protocol)),
-    picture=base64.b64encode(picture.read_bytes()).decode(),
+    picture=shown,
     protocol='\n'.join(row(*item) for item in general.items()),
   )
   (folder / 'report.html').write_text(page)

@@ -37,20 +37,26 @@ class TrainState:
 def create(recipe: Recipe, key, image_shape) -> TrainState:
   """Initialises the state for images `[B H W 3]`; call it under jit with `out_shardings`."""
   rng, generator_key, discriminator_key = jax.random.split(key, 3)
-  images = jnp.zeros(image_shape, jnp.float32)
+  images = jnp.zeros((*image_shape[:-1], recipe.tokenizer.channels), jnp.float32)
 
-  def network(module, key, **kwargs):
+  def network(module, optimizer, key, **kwargs):
     variables = module.init(key, images, **kwargs)
     params = variables.pop('params')
-    return Network(params, variables, recipe.optimizer.init(params))
+    return Network(params, variables, optimizer.init(params))
 
-  generator = network(recipe.tokenizer, generator_key, train=True)
-  gan = recipe.gan
+  generator = network(recipe.tokenizer, recipe.optimizer, generator_key, train=True)
+  gan, discriminator = recipe.gan, None
+  if gan:
+    discriminator = network(gan.discriminator, gan.optimizer, discriminator_key)
+    if gan.lecam:
+      zero = lambda: jnp.zeros((), jnp.float32)
+      averages = {'lecam': {'real': zero(), 'fake': zero()}}
+      discriminator = discriminator.replace(variables=discriminator.variables | averages)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     rng=rng,
     generator=generator,
-    discriminator=network(gan.discriminator, discriminator_key) if gan else None,
+    discriminator=discriminator,
     # A copy: donating one buffer twice is an error.
     ema=jax.tree.map(jnp.copy, generator.params) if recipe.ema_decay else None,
   )

@@ -1,73 +1,85 @@
 """The training and evaluation steps: pure functions, jitted by the caller.
 
-Order of a training step, as taming-transformers has it: the generator's update; then, on
-reconstructions of the updated generator, the discriminator's. Gradient accumulation runs the
-micro-batches of a phase one after the other: an EMA codebook (and BatchNorm) therefore moves
-once per micro-batch, from that micro-batch's tokens, as in the originals; parameters move once.
+Order of a training step, as taming-transformers has it: the generator's update; then the
+discriminator's. Gradient accumulation runs the micro-batches of a phase one after the other: an EMA
+codebook (and BatchNorm) therefore moves once per micro-batch, from that micro-batch's tokens, as in
+the originals; parameters move once.
 """
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from vqjax import losses, metrics
+from vqjax import metrics, objective
 from vqjax.quantizers import code_counts, replace_dead_codes
 from vqjax.quantizers import seed_codebooks as seed_quantizer
-from vqjax.recipe import Recipe
+from vqjax.recipe import Recipe, Stage
 from vqjax.state import Network, TrainState
 from vqjax.tokenizer import to_uint8
 
 
-def train_step(recipe: Recipe, state: TrainState, images, *, adversarial: bool):
-  """One optimizer step on uint8 images [B H W 3]; returns (state, metrics).
+def train_step(recipe: Recipe, state: TrainState, batch, *, stage: Stage, perceptual=None):
+  """One optimizer step on {'image': uint8 [B H W 3], 'label': int32 [B]}: (state, metrics).
 
-  `adversarial` says whether the GAN has begun, `state.step >= recipe.gan.start`. It is static: a
-  `lax.cond` on the step would keep the discriminator in every program, and XLA runs convolutions
-  inside branches and loops without its fast kernels on a CPU.
+  Labels are looked at only where the tokenizer classifies.
+
+  `stage` is `recipe.stage(state.step)`. It is static: a `lax.cond` on the step would keep the
+  discriminator in every program, and XLA runs convolutions inside branches and loops without its
+  fast kernels on a CPU. `perceptual` are the parameters of LPIPS, where the recipe has it.
 
   Metrics are float32 scalars, means over the micro-batches, and `code_counts` [K], their sum.
   """
   generator, discriminator = state.generator, state.discriminator
-  batches = _micro_batches(recipe, images)
+  batches = _micro_batches(recipe, batch)
   step_key = jax.random.fold_in(state.rng, state.step)
   keys = jax.random.split(step_key, recipe.accumulate)
 
   def generator_phase(variables, xs):
     now = generator.replace(variables=variables[0])
-    opponent = discriminator.replace(variables=variables[1]) if adversarial else None
-    return _generator_gradient(recipe, now, opponent, *xs)
+    opponent = discriminator.replace(variables=variables[1]) if stage.generator else None
+    return _generator_gradient(recipe, now, opponent, perceptual, *xs)
 
-  variables = generator.variables, discriminator.variables if adversarial else None
+  variables = generator.variables, discriminator.variables if stage.generator else None
   gradient, variables, (scalars, fakes) = _accumulate(
     recipe, generator_phase, variables, (batches, keys)
   )
-  generator, scalars['grad_norm'] = _update(recipe, generator, gradient)
+  generator, scalars['grad_norm'] = _update(recipe.optimizer, generator, gradient)
   generator = generator.replace(variables=variables[0])
+  if stage.generator:
+    discriminator = discriminator.replace(variables=variables[1])
   if getattr(recipe.tokenizer.quantizer.core, 'replacement', None) is not None:
     generator = _replace_dead_codes(
       recipe, generator, jax.random.fold_in(step_key, recipe.accumulate)
     )
 
-  if adversarial:
-    discriminator = discriminator.replace(variables=variables[1])
+  if stage.discriminator:
 
     def discriminator_phase(variables, xs):
-      real, key, fake = xs
+      batch, key, fake = xs
       if recipe.gan.fresh_reconstructions:
-        (fake, _), _ = _reconstruct(recipe, generator.params, generator.variables, real, key)
+        # Those of the updated generator, as taming-transformers and all that follow it have them:
+        # a second forward pass, of which nothing else is kept. Otherwise, as in LlamaGen, those
+        # that the generator's phase was judged by: one pass less, and one update behind.
+        (fake, _), _ = _reconstruct(recipe, generator.params, generator.variables, batch, key)
       now = discriminator.replace(variables=variables)
-      return _discriminator_gradient(recipe, now, recipe.tokenizer.normalize(real), fake)
+      real = recipe.tokenizer.normalize(batch['image'])
+      gradient, variables, scalars = objective.discriminator_gradient(
+        recipe, now, real, fake, r1=stage.r1
+      )
+      return gradient, variables, (scalars,)
 
     gradient, variables, (more,) = _accumulate(
       recipe, discriminator_phase, discriminator.variables, (batches, keys, fakes)
     )
-    discriminator, more['discriminator_grad_norm'] = _update(recipe, discriminator, gradient)
+    discriminator, more['discriminator_grad_norm'] = _update(
+      recipe.gan.optimizer, discriminator, gradient
+    )
     discriminator = discriminator.replace(variables=variables)
     scalars |= more
   elif discriminator is not None:
     # As in the originals: until it begins, the optimizer steps on zeros and counts on.
     zeros = jax.tree.map(jnp.zeros_like, discriminator.params)
-    discriminator, _ = _update(recipe, discriminator, zeros)
+    discriminator, _ = _update(recipe.gan.optimizer, discriminator, zeros)
 
   with jax.numpy_dtype_promotion('standard'):
     scalars['learning_rate'] = jnp.asarray(recipe.schedule(state.step), jnp.float32)
@@ -94,65 +106,56 @@ def seed_codebooks(recipe: Recipe, state: TrainState, images) -> TrainState:
   )
 
 
-def eval_step(recipe: Recipe, params, variables, images, mask):
-  """Evaluates uint8 images [B H W 3], those where `mask` [B] holds.
+def eval_step(recipe: Recipe, params, variables, batch):
+  """Evaluates {'image': uint8 [B H W 3], 'label': int32 [B], 'mask': bool [B]}, where mask holds.
 
   Returns:
-    (reconstructions uint8 [B H W 3], images, per-image values float32 [B] by name, mask,
-    code_counts [K]). PSNR and SSIM compare 8-bit images; `rec_loss` is the objective's pixel
-    term, in the model's range before rounding. Values of masked images are to be ignored.
+    (pictures, per-image values float32 [B] by name, mask, code_counts [K]). Pictures are the images
+    and their reconstructions, uint8 [B H W 3] both; of a classifier there are none, and no PSNR but
+    `accuracy`. PSNR and SSIM compare 8-bit images; `rec_loss` is the objective's pixel term, in the
+    model's range before rounding, or its cross entropy. Values of masked images are to be ignored.
   """
-  model = recipe.tokenizer
-  x = model.normalize(images)
-  y, quantized = model.apply({'params': params, **variables}, x, train=False, mask=mask)
-  pixels = to_uint8(model.denormalize(y))
-  mean_color = jnp.mean(images.astype(jnp.float32) / 255, axis=(1, 2), keepdims=True)
-  values = {
-    'psnr': metrics.psnr(images, pixels),
-    'ssim': metrics.ssim(images, pixels),
-    'rec_loss': jax.vmap(lambda x, y: _pixel_loss(recipe, x, y)[0])(x, y),
-    'psnr_mean_color': metrics.psnr(images, jnp.broadcast_to(to_uint8(mean_color), images.shape)),
-  }
+  model, images, mask = recipe.tokenizer, batch['image'], batch['mask']
+  y, quantized = model.apply(
+    {'params': params, **variables}, model.normalize(images), train=False, mask=mask
+  )
+  terms, rec_loss = objective.reconstruction_terms(recipe, _target(recipe, batch), y)
+  pictures, values = (), {'rec_loss': rec_loss}
+  if model.classifies:
+    values['accuracy'] = terms['accuracy']
+  else:
+    pixels = to_uint8(model.denormalize(y))
+    mean_color = jnp.mean(images.astype(jnp.float32) / 255, axis=(1, 2), keepdims=True)
+    mean_color = jnp.broadcast_to(to_uint8(mean_color), images.shape)
+    pictures = images, pixels
+    values |= {
+      'psnr': metrics.psnr(images, pixels),
+      'ssim': metrics.ssim(images, pixels),
+      'psnr_mean_color': metrics.psnr(images, mean_color),
+    }
   tokens = quantized.indices.reshape(images.shape[0], -1)
   counted = jnp.broadcast_to(mask[:, None], tokens.shape).reshape(-1)
   counts = code_counts(tokens.reshape(-1), recipe.num_codes, counted)
-  return pixels, images, values, mask, counts
+  return pictures, values, mask, counts
 
 
-def _generator_gradient(recipe, generator, discriminator, images, key):
+def _generator_gradient(recipe, generator, opponent, perceptual, batch, key):
   """Gradient of one micro-batch: (gradient, variables of both networks, (metrics, images))."""
-  x = recipe.tokenizer.normalize(images)
 
   def forward(params):
-    (y, quantized), variables = _reconstruct(recipe, params, generator.variables, images, key)
+    (y, quantized), variables = _reconstruct(recipe, params, generator.variables, batch, key)
     return (y, quantized.loss), (quantized, variables)
 
-  (y, quantizer_loss), pull, (quantized, variables) = jax.vjp(
-    forward, generator.params, has_aux=True
+  gradient, y, (quantized, variables), opponent_variables, scalars = objective.generator_gradient(
+    recipe,
+    forward,
+    generator.params,
+    _target(recipe, batch),
+    last_kernel=lambda tree: _last_kernel(recipe, tree),
+    opponent=opponent,
+    perceptual=perceptual,
   )
-  (nll, scalars), dy = jax.value_and_grad(lambda y: _pixel_loss(recipe, x, y), has_aux=True)(y)
-  loss = nll + recipe.quantizer_weight * quantizer_loss
-  opponent_variables = None
-  if discriminator is not None:
-
-    def fool(y):
-      logits, variables = _discriminate(recipe, discriminator, discriminator.params, y)
-      return recipe.gan.generator_loss(logits), variables
-
-    (gan_loss, opponent_variables), dy_gan = jax.value_and_grad(fool, has_aux=True)(y)
-    weight = jnp.asarray(recipe.gan.weight, jnp.float32)
-    if recipe.gan.adaptive:
-      # Each is a pull-back through the whole tokenizer of which only the last kernel's gradient is
-      # used: the compiler drops the rest, so no second backward pass is left.
-      last = lambda dy: _last_kernel(recipe, pull((dy, jnp.zeros_like(quantizer_loss)))[0])
-      weight = weight * losses.adaptive_weight(last(dy), last(dy_gan), recipe.gan.cap)
-    dy = dy + weight * dy_gan
-    loss = loss + weight * gan_loss
-    scalars |= {'generator': gan_loss, 'gan_weight': weight}
-  (gradient,) = pull((dy, jnp.full_like(quantizer_loss, recipe.quantizer_weight)))
   scalars |= {
-    'loss': loss,
-    'quantizer': quantizer_loss,
     # Usage and perplexity are computed from the counts of all steps between two log lines.
     **{n: v for n, v in quantized.metrics.items() if n not in ('usage', 'perplexity', 'codebook')},
     'code_counts': code_counts(quantized.indices.reshape(-1), recipe.num_codes),
@@ -160,51 +163,21 @@ def _generator_gradient(recipe, generator, discriminator, images, key):
   return gradient, (variables, opponent_variables), (scalars, y)
 
 
-def _discriminator_gradient(recipe, discriminator, real, fake):
-  """Gradient of one micro-batch: (gradient, variables, (metrics,))."""
-
-  def tell_apart(params):
-    # Real before fake, in separate calls: each has its own batch statistics.
-    logits_real, variables = _discriminate(recipe, discriminator, params, real)
-    now = discriminator.replace(variables=variables)
-    logits_fake, variables = _discriminate(recipe, now, params, fake)
-    right = jnp.concatenate([logits_real > 0, logits_fake < 0])
-    loss = recipe.gan.discriminator_loss(logits_real, logits_fake)
-    return loss, (
-      variables,
-      {
-        'discriminator': loss,
-        'logits_real': jnp.mean(logits_real),
-        'logits_fake': jnp.mean(logits_fake),
-        'discriminator_accuracy': jnp.mean(right, dtype=jnp.float32),
-      },
-    )
-
-  gradient, (variables, scalars) = jax.grad(tell_apart, has_aux=True)(discriminator.params)
-  return gradient, variables, (scalars,)
-
-
-def _reconstruct(recipe, params, variables, images, key):
-  """uint8 images -> ((reconstructions in the model's range, Quantized), variables)."""
+def _reconstruct(recipe, params, variables, batch, key):
+  """A batch -> ((reconstructions in the model's range, Quantized), variables)."""
   return recipe.tokenizer.apply(
     {'params': params, **variables},
-    recipe.tokenizer.normalize(images),
+    recipe.tokenizer.normalize(batch['image']),
     train=True,
     mutable=list(variables),
     rngs=dict(zip(('vq', 'dropout'), jax.random.split(key), strict=True)),
   )
 
 
-def _discriminate(recipe, discriminator, params, images):
-  return recipe.gan.discriminator.apply(
-    {'params': params, **discriminator.variables}, images, mutable=list(discriminator.variables)
-  )
-
-
-def _pixel_loss(recipe, x, y):
-  """Weighted sum of the pixel terms, and their unweighted values by name."""
-  terms = {name: losses.PIXELS[name](x, y) for name in recipe.pixel_weights}
-  return sum(recipe.pixel_weights[name] * term for name, term in terms.items()), terms
+def _target(recipe, batch):
+  """What the decoder's output is compared with."""
+  model = recipe.tokenizer
+  return batch['label'] if model.classifies else model.normalize(batch['image'])
 
 
 def _last_kernel(recipe, tree):
@@ -213,10 +186,10 @@ def _last_kernel(recipe, tree):
   return tree
 
 
-def _update(recipe, network: Network, gradient):
+def _update(optimizer, network: Network, gradient):
   """Steps the optimizer: (network, global norm of the gradient before clipping)."""
   with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes: decay ** count
-    updates, opt_state = recipe.optimizer.update(gradient, network.opt_state, network.params)
+    updates, opt_state = optimizer.update(gradient, network.opt_state, network.params)
   params = optax.apply_updates(network.params, updates)
   return network.replace(params=params, opt_state=opt_state), optax.tree.norm(gradient)
 
@@ -233,9 +206,10 @@ def _replace_dead_codes(recipe, network: Network, key):
   return network.replace(params=params, variables=variables, opt_state=opt_state)
 
 
-def _micro_batches(recipe, images):
-  """[B H W 3] -> [A B/A H W 3]; every micro-batch takes from all devices, so none moves data."""
-  return images.reshape(-1, recipe.accumulate, *images.shape[1:]).swapaxes(0, 1)
+def _micro_batches(recipe, batch):
+  """[B ...] -> [A B/A ...]; every micro-batch takes from all devices, so none moves data."""
+  split = lambda x: x.reshape(-1, recipe.accumulate, *x.shape[1:]).swapaxes(0, 1)
+  return jax.tree.map(split, batch)
 
 
 def _accumulate(recipe, phase, carry, xs):

@@ -1,0 +1,259 @@
+"""The training step's parts and their order, on networks that compile in seconds."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import rot_vqgan
+from vqjax import losses, networks, objective, recipe, state, steps
+from vqjax.errors import UserError
+from vqjax.quantizers import VectorQuantizer
+from vqjax.recipe import Gan, Recipe, Stage
+from vqjax.tokenizer import Tokenizer
+
+QUICK = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+RATE = 0.05
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+BATCH = {'image': IMAGES, 'label': np.arange(8, dtype=np.int32) % 3}
+LPIPS = networks.LPIPS(widths=(2, 2, 2, 2, 2))
+
+
+class Judge(nn.Module):
+  """The smallest discriminator."""
+
+  @nn.compact
+  def __call__(self, x):
+    return 0.2 * nn.Dense(1)(jnp.tanh(nn.Conv(2, (4, 4), 4)(x)))
+
+
+def tiny(decoder=None, **fields):
+  """A recipe for grey images of 16 pixels, without any norm."""
+  return Recipe(
+    tokenizer=Tokenizer(
+      encoder=networks.VQTorchEncoder(channels=2),
+      quantizer=VectorQuantizer(8, codebook_init=jax.nn.initializers.normal(0.3)),
+      decoder=decoder or networks.VQTorchDecoder(channels=2),
+      pixel_mean=(0.5,),
+      pixel_std=(0.5,),
+    ),
+    optimizer=optax.sgd(RATE),
+    schedule=lambda step: RATE,
+    **{'weights': {'l1': 1.0}, 'quantizer_weight': 1.0, **fields},
+  )
+
+
+def adversary(**fields):
+  fields = {
+    'discriminator': Judge(),
+    'discriminator_loss': losses.hinge_discriminator,
+    'generator_loss': losses.linear_generator,
+    'weight': 0.5,
+    **fields,
+  }
+  return Gan(optimizer=optax.sgd(RATE), **fields)
+
+
+@functools.cache
+def perceptual():
+  images = jnp.zeros((1, 16, 16, 3))
+  return jax.jit(LPIPS.init, compiler_options=QUICK)(jax.random.key(1), images, images)['params']
+
+
+def create(plan):
+  make = functools.partial(state.create, plan, image_shape=IMAGES.shape)
+  return jax.jit(make, compiler_options=QUICK)(jax.random.key(0))
+
+
+def trainer(plan, stage=None):
+  step = functools.partial(steps.train_step, plan, stage=stage or Stage())
+  return jax.jit(step, compiler_options=QUICK)
+
+
+def train(plan, now, stage=None):
+  return trainer(plan, stage)(now, BATCH)
+
+
+def same(a, b):
+  equal = jax.tree.map(np.array_equal, a, b)
+  return all(jax.tree.leaves(equal))
+
+
+def test_what_the_discriminator_is_shown():
+  """Reconstructions of the updated generator, or those from before."""
+  gan = adversary(r1=10.0, r1_every=4, lecam=0.1, lecam_decay=0.9)
+  plan = tiny(gan=gan)
+  start = create(plan)
+
+  @functools.partial(jax.jit, compiler_options=QUICK)
+  def judged(generator):
+    x = plan.tokenizer.normalize(IMAGES)
+    y, _ = plan.tokenizer.apply({'params': generator.params, **generator.variables}, x)
+    return objective.discriminator_gradient(plan, start.discriminator, x, y, r1=True)
+
+  before = judged(start.generator)
+  for fresh in (True, False):
+    gan = dataclasses.replace(gan, fresh_reconstructions=fresh)
+    now, got = train(dataclasses.replace(plan, gan=gan), start, Stage(True, True, True))
+    assert not same(now.generator.params, start.generator.params)
+    after = judged(now.generator)
+    assert abs(before[2]['logits_fake'] - after[2]['logits_fake']) > 1e-4
+    gradient, _, expected = after if fresh else before
+    for name, value in expected.items():
+      np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    moved = jax.tree.map(lambda p, g: p - RATE * g, start.discriminator.params, gradient)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), now.discriminator.params, moved
+    )
+    for kind in ('real', 'fake'):  # averages start at 0
+      average = now.discriminator.variables['lecam'][kind]
+      np.testing.assert_allclose(average, 0.1 * got[f'logits_{kind}'], rtol=1e-4)
+  # The loss alone, without R1 for four steps at once and LeCam.
+  loss = got['discriminator'] - 10 / 2 * 4 * got['r1'] - 0.1 * got['lecam']
+  hinge = (1 - got['logits_real'] + 1 + got['logits_fake']) / 2  # all logits lie between -1 and 1
+  np.testing.assert_allclose(loss, hinge, rtol=1e-3)
+
+
+def test_the_discriminator_may_begin_before_the_generator_is_judged():
+  plan = tiny(gan=adversary())
+  start = create(plan)
+  now, got = train(plan, start, Stage(discriminator=True))
+  alone, without = train(dataclasses.replace(plan, gan=None), start.replace(discriminator=None))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7),
+    now.generator.params,
+    alone.generator.params,
+  )
+  np.testing.assert_allclose(got['loss'], without['loss'], rtol=1e-6)
+  assert not same(now.discriminator.params, start.discriminator.params)
+  assert {'discriminator', 'logits_fake'} <= set(got)
+  assert {'generator', 'gan_weight', 'r1', 'lecam'}.isdisjoint(got)
+
+
+def test_lpips_is_an_argument_and_may_be_accumulated():
+  plan = tiny(weights={}, perceptual=LPIPS, perceptual_weight=2.0, quantizer_weight=0.0)
+  start = create(plan)
+  step = trainer(plan)
+  now, got = step(start, BATCH, perceptual=perceptual())
+  np.testing.assert_allclose(got['loss'], 2 * got['perceptual'], rtol=1e-6)
+  assert got['perceptual'] > 1e-3
+  assert got['grad_norm'] > 1e-3
+  twice = dataclasses.replace(plan, accumulate=2)
+  parts, accumulated = trainer(twice)(start, BATCH, perceptual=perceptual())
+  np.testing.assert_allclose(accumulated['perceptual'], got['perceptual'], rtol=1e-5)
+  np.testing.assert_allclose(accumulated['grad_norm'], got['grad_norm'], rtol=1e-4)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+    now.generator.params,
+    parts.generator.params,
+  )
+  assert jax.tree.structure(now) == jax.tree.structure(start)  # it did not come into the state
+  none = jax.tree.map(jnp.zeros_like, perceptual())
+  _, blind = step(start, BATCH, perceptual=none)
+  assert blind['loss'] == 0
+
+
+@pytest.mark.parametrize(
+  ('mean', 'std'),
+  [((0.5,) * 3, (0.5,) * 3), ((0.0,) * 3, (1.0,) * 3), ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28))],
+)
+def test_lpips_sees_minus_one_to_one_whatever_the_model_sees(mean, std):
+  model = tiny().tokenizer.clone(pixel_mean=mean, pixel_std=std)
+  plan = dataclasses.replace(tiny(), tokenizer=model)
+  pixels = jnp.linspace(0, 1, 16 * 16 * 3).reshape(1, 16, 16, 3)
+  seen = objective._symmetric(plan, model.normalize(pixels))
+  np.testing.assert_allclose(seen, 2 * pixels - 1, atol=1e-6)
+  # Nothing is clipped, or the gradient would stop there.
+  assert objective._symmetric(plan, model.normalize(pixels) + 9).min() > 2
+
+
+def test_a_classifier_learns_labels():
+  plan = tiny(networks.VQTorchClassifier(channels=2, num_classes=3), weights={'cross_entropy': 2.0})
+  now = create(plan)
+  now, got = train(plan, now)
+  np.testing.assert_allclose(got['loss'], 2 * got['cross_entropy'] + got['quantizer'], rtol=1e-5)
+  assert 0 <= got['accuracy'] <= 1
+  evaluate = jax.jit(functools.partial(steps.eval_step, plan), compiler_options=QUICK)
+  batch = BATCH | {'mask': np.arange(8) < 5}
+  pictures, values, mask, counts = evaluate(now.generator.params, now.generator.variables, batch)
+  assert pictures == ()
+  assert values.keys() == {'rec_loss', 'accuracy'}
+  assert values['rec_loss'].shape == (8,)
+  assert set(np.unique(values['accuracy'])) <= {0, 1}
+  assert counts.sum() == 5 * 4 * 4
+  np.testing.assert_array_equal(mask, batch['mask'])
+
+
+def test_stages():
+  plan = tiny(gan=adversary(start=6, discriminator_start=2, r1=1.0, r1_every=3))
+  expected = [Stage()] * 2 + [Stage(discriminator=True)] * 4 + [Stage(True, True)] * 4
+  expected = [stage._replace(r1=t in (3, 6, 9)) for t, stage in enumerate(expected)]
+  assert [plan.stage(t) for t in range(10)] == expected
+  assert not dataclasses.replace(plan, gan=adversary(r1=0.0)).stage(0).r1
+  assert tiny().stage(100) == Stage()
+
+
+def config(**fields):
+  changed = rot_vqgan.get_config('demo')
+  for name, value in fields.items():
+    part, name = name.split('__')
+    changed[part][name] = value
+  return changed
+
+
+def test_a_config_is_made_a_recipe():
+  del (one := config(gan__discriminator='stylegan2', gan__r1=10.0)).gan.start_percent
+  one.gan.start_steps, one.gan.discriminator_lead_steps = 100, 30
+  one.loss.perceptual, one.loss.perceptual_net = 0.5, 'alex'
+  plan = recipe.build(one)
+  assert plan.gan.discriminator == networks.StyleGAN2Discriminator((16, 32, 64, 64, 64))
+  assert (plan.gan.start, plan.gan.discriminator_start) == (100, 70)
+  assert (plan.gan.r1, plan.gan.r1_every) == (10.0, 16)
+  assert plan.perceptual == networks.LPIPS('alex')
+  assert plan.perceptual_weight == 0.5
+  one.gan.discriminator_lead_steps = 200
+  assert recipe.build(one).gan.discriminator_start == 0
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    (
+      {'loss__cross_entropy': 1.0},
+      r"loss\.cross_entropy is 1\.0, but .* 'cnn', no classifier; set",
+    ),
+    (
+      {'loss__l1': 0.0, 'gan__weight': 0.5},
+      r'loss compares nothing; set one of loss\.l1, loss\.l2',
+    ),
+    ({'gan__discriminator': 'patch'}, r"discriminator is 'patch'; legal: patchgan, stylegan2, mas"),
+    (
+      {'gan__generator_loss': 'hinge'},
+      r"generator_loss is 'hinge'; legal: linear, softplus, least",
+    ),
+    ({'gan__r1_every': 0}, r'config\.gan\.r1_every is 0; legal: at least 1\.'),
+    (
+      {'gan__discriminator': 'maskgit', 'data__image_size': 48},
+      'images of 48 pixels; legal: a pow',
+    ),
+  ],
+)
+def test_a_loss_that_makes_no_sense_is_named(fields, message):
+  with pytest.raises(UserError, match=message):
+    recipe.build(config(**fields))
+
+
+@pytest.mark.parametrize('name', ['loss.l1', 'loss.perceptual', 'gan.weight'])
+def test_a_classifier_has_no_images_to_compare(name):
+  terms = {'loss.l1': 0.0, 'gan.weight': 0.0, 'loss.cross_entropy': 1.0, name: 0.5}
+  changed = config(**{key.replace('.', '__'): value for key, value in terms.items()})
+  model = tiny(networks.VQTorchClassifier()).tokenizer
+  with pytest.raises(
+    UserError, match=rf'config\.{name} is 0\.5, but .*, a classifier; set it to 0'
+  ):
+    recipe._check_loss(changed, model)

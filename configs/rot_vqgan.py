@@ -73,33 +73,11 @@ def get_config(arg=''):
 
 def demo(config):
   """The same system, small: 64-pixel photographs to 32x32 tokens, without a perceptual term."""
-  common.photographs(config, image_size=64)
-  # Small batches: many steps matter more than large ones in the minutes that two cores are given.
-  config.batch_size = 4
-  config.total_steps = 2_200
-  config.log_every = 50
-  config.eval_every = config.checkpoint_every = 550
+  common.demo(config)
+  common.small_cnn(config, (1, 2))
   config.ema_decay = 0.98
-  config.model.channels = 8
-  config.model.channel_mult = (1, 2)
-  config.model.norm_groups = 2  # four channels a group, as at full size
-  config.model.num_res_blocks = 1
-  config.model.attn_resolutions = ()
-  config.model.mid_attention = False
   config.quantizer.num_codes = 256
   # The published start of +-1/K takes thousands of steps to spread.
   with config.quantizer.ignore_type():
     config.quantizer.codebook_init = {'name': 'normal', 'stddev': 0.1}
-  config.optimizer.learning_rate = 3e-3
-  config.optimizer.clip_norm = 1.0
-  config.optimizer.schedule = 'cosine'
-  config.optimizer.warmup_steps = 20
-  config.optimizer.decay_percent = 100
-  del config.optimizer.decay_steps
-  config.optimizer.final_fraction = 0.02
-  config.loss.perceptual = 0.0
-  config.gan.channels = 16
-  config.gan.num_layers = 2
   config.gan.weight = 0.1
-  del config.gan.start_steps
-  config.gan.start_percent = 85

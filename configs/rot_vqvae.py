@@ -97,31 +97,16 @@ def get_config(arg=''):
 
 def demo(config, arg):
   """The same system, small: 64-pixel photographs, few codes, short warm-up."""
-  common.photographs(config, image_size=64)
-  config.batch_size = 4
-  config.accumulate = 1
-  config.total_steps = 2_200
-  config.log_every = 50
-  config.eval_every = config.checkpoint_every = 550
-  config.model.dtype = 'float32'
-  config.model.channels = 8
-  config.model.norm_groups = 2
-  config.model.num_res_blocks = 1
-  config.model.attn_resolutions = ()
-  config.model.mid_attention = False
+  common.demo(config)
   config.quantizer.num_codes = 256
   config.quantizer.learner.decay = 0.98  # of 4 images a step, not of 512
   config.quantizer.learner.init_count = 1.0
   config.quantizer.learner.hold = True
   if arg.latent == '16x16x32':
-    config.model.channel_mult = (1, 2, 4)
+    common.small_cnn(config, (1, 2, 4))
     config.model.z_channels = 16
     config.model.code_dim = 8
   else:
-    config.model.channel_mult = (1, 2)
+    common.small_cnn(config, (1, 2))
     with config.quantizer.ignore_type():
       config.quantizer.codebook_init = {'name': 'normal', 'stddev': 0.3}
-  config.optimizer.learning_rate = 3e-3
-  config.optimizer.warmup_steps = 20
-  config.optimizer.decay_steps = config.total_steps
-  config.optimizer.final_fraction = 0.02

@@ -77,6 +77,7 @@ CHOICES = {
   'codebook_init': {
     'uniform': vector.uniform_codebook,
     'normal': vector.NormalCodebook(),
+    'lecun_uniform': jax.nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform'),
     # PyTorch's kaiming_uniform on a (1, K, D) tensor, whose fan-in is K * D.
     'kaiming': jax.nn.initializers.variance_scaling(
       2.0, 'fan_in', 'uniform', in_axis=(0, 1), out_axis=()

@@ -1,0 +1,96 @@
+r"""vqtorch's examples: an autoencoder and a classifier of digits, and the ladder of its cures.
+
+Huh et al., Straightening Out the Straight-Through Estimator: Overcoming Optimization Challenges in
+Vector Quantized Networks (ICML 2023); the examples of its library.
+
+  python train.py --config=configs/vqtorch.py                      # autoencoder, MNIST, affine
+  python train.py --config=configs/vqtorch.py:step=baseline        # ... kmeans, sync, affine,
+                                                                   # replacement, alternating
+  python train.py --config=configs/vqtorch.py:task=classifier
+  python train.py --config=configs/vqtorch.py:demo                 # scikit-learn's digits, CPU
+
+Data: MNIST through TFDS (--config.data.path is its data_dir), 28 x 28 pixels in [-1, 1].
+
+Expected: each step of the ladder uses more codes and reconstructs better than the one before; the
+examples print no table. On the digits of `:demo` a test holds this.
+
+Each step has the ones before it: kmeans seeds the codebook from the first batches, sync adds what
+the code's gradient lacks, affine moves all codes together, replacement revives codes unused for 20
+steps. alternating stands by itself: the codebook takes an SGD step of its own in place of a
+gradient, 300 steps in all.
+
+Deviations: batches are drawn without replacement within an epoch (the original draws the first
+batch of a new permutation in every step); distances are float32 (the original's are half
+precision on GPUs).
+"""
+
+from configs import common
+
+STEPS = ('affine', 'baseline', 'kmeans', 'sync', 'replacement', 'alternating')
+
+
+def get_config(arg=''):
+  """`demo`, `task=autoencoder|classifier`, `step=...`."""
+  arg = common.parse_arg(arg, demo=False, task=('autoencoder', 'classifier'), step=STEPS)
+  config = common.default()
+  config.name = f'vqtorch_{arg.task}_{arg.step}'
+  config.seed = 1234
+  config.total_steps = 300 if arg.step == 'alternating' else 1_000
+  config.batch_size = 256
+  config.log_every = 50
+  config.eval_every = config.checkpoint_every = config.total_steps // 2
+  config.eval_images = 10_000
+  config.data.source = 'tfds'
+  config.data.tfds_name = 'mnist'
+  config.data.eval_split = 'test'
+  config.data.image_size = 28
+  for split in (config.data.train, config.data.eval):
+    split.resize, split.crop = 'none', 'center'
+
+  network = {'autoencoder': 'vqtorch', 'classifier': 'vqtorch_classifier'}[arg.task]
+  config.model = common.model(network, code_dim=32, head='none')
+  config.model.channels = 16
+  if arg.task == 'autoencoder':
+    config.model.out_channels = 1
+    config.loss.l1 = 1.0
+  else:
+    config.model.num_classes = 10
+    config.loss.cross_entropy = 1.0
+  common.normal_pixels(config, channels=1)
+
+  quantizer(config, arg)
+  if arg.step not in ('baseline', 'alternating'):
+    config.seed_codebook_batches = 4
+
+  config.optimizer.learning_rate = 3e-4
+  config.optimizer.weight_decay = 1e-2
+
+  if arg.demo:
+    common.digits(config)
+    config.data.image_size = 16
+    config.eval_images = 382
+  return config
+
+
+def quantizer(config, arg):
+  """The layer of `presets.vqtorch`; weights are 10 times (1 - beta, beta), beta = 0.95."""
+  nu, lr = {'autoencoder': (2.0, 2.0), 'classifier': (1.0, 10.0)}[arg.task]
+  config.quantizer.num_codes = 256
+  config.quantizer.commitment_weight = 0.5
+  config.quantizer.codebook_weight = 9.5
+  config.quantizer.codebook_init = 'normal'
+  with config.quantizer.ignore_type():
+    if arg.step in ('sync', 'affine', 'replacement'):
+      config.quantizer.estimator = {'name': 'sync', 'base': 'straight_through', 'nu': nu}
+    if arg.step in ('affine', 'replacement'):
+      config.quantizer.transform = {'name': 'affine', 'lr': lr}
+    if arg.step == 'replacement':
+      config.quantizer.replacement = {'name': 'least_recent', 'timeout': 20}
+    if arg.step == 'alternating':
+      config.quantizer.commitment_weight = 0.0
+      config.quantizer.learner = {
+        'name': 'alternating',
+        'optimizer': 'sgd',
+        'learning_rate': 50.0,
+        'momentum': 0.9,
+      }

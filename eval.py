@@ -12,7 +12,7 @@ import logging
 import jax
 from absl import flags
 
-from vqjax import checkpoint, commands, evaluation, recipe, report, run_folder, sharding, state
+from vqjax import commands, evaluation, pretrained, recipe, report, run_folder, sharding
 from vqjax import data as datasets
 from vqjax import logging as run_logging
 from vqjax.errors import UserError
@@ -26,7 +26,7 @@ def evaluate(config, workdir, *, step=None, num_images=None) -> dict:
   Args:
     config: the run's config, possibly with other `data` fields.
     workdir: folder of the run.
-    step: of the checkpoint; None for the best by held-out PSNR.
+    step: of the checkpoint; None for the best by held-out PSNR (accuracy of a classifier).
     num_images: how many held-out images; None for all.
 
   Raises:
@@ -40,21 +40,22 @@ def evaluate(config, workdir, *, step=None, num_images=None) -> dict:
   sharding.check_batch_size(mesh, batch_size, 'config.batch_size / config.accumulate')
   source = datasets.make_source(config.data, 'eval')
   size = config.data.image_size
-  plan = recipe.build(config, num_examples=1)  # the length of the run does not matter here
-  create = lambda key: state.create(plan, key, (1, size, size, 3))
-  abstract = jax.eval_shape(create, jax.random.key(0))
-  target = sharding.target(abstract, sharding.state(mesh, abstract))
-  with checkpoint.Checkpoints(workdir / 'checkpoints', read_only=True) as checkpoints:
-    restored = checkpoints.restore(target, step if step is not None else checkpoints.best_step())
-  if restored is None:
-    raise UserError(f'{workdir} has no checkpoint yet; train first, or wait for the first one.')
-  trained, _ = restored
+  plan = recipe.for_evaluation(config)
+  plan.tokenizer.check_size(size, size)
+  variables, step = pretrained.read_variables(
+    workdir,
+    config,
+    plan.tokenizer,
+    step,
+    place=lambda tree: sharding.target(tree, sharding.state(mesh, tree)),
+  )
+  params = variables.pop('params')
 
   result = evaluation.evaluate(
     evaluation.make_eval_step(plan, mesh),
     mesh,
-    trained.eval_params,
-    trained.generator.variables,
+    params,
+    variables,
     datasets.eval_batches(
       source,
       config.data,
@@ -65,7 +66,7 @@ def evaluate(config, workdir, *, step=None, num_images=None) -> dict:
     ),
     pictures=evaluation.spread(min(num_images or len(source), len(source)), 32),
   )
-  numbers = {**result.metrics, **dict.fromkeys(evaluation.NOT_COMPUTED), 'step': int(trained.step)}
+  numbers = {**result.metrics, **dict.fromkeys(evaluation.NOT_COMPUTED), 'step': step}
   protocol = {
     'run': str(workdir),
     'data': source.description,
@@ -85,7 +86,9 @@ def evaluate(config, workdir, *, step=None, num_images=None) -> dict:
 
 
 if __name__ == '__main__':
-  workdir_flag = flags.DEFINE_string('workdir', None, 'Folder of a run of train.py.')
+  workdir_flag = flags.DEFINE_string(
+    'workdir', None, 'Folder of a run of train.py, or of vqjax.convert.'
+  )
   step_flag = flags.DEFINE_integer(
     'step', None, 'Checkpoint; the best by held-out PSNR by default.'
   )

@@ -81,6 +81,8 @@ class Checkpoints:
   def restore(self, abstract_state, step: int | None = None, *, part=False):
     """Returns (state, record) of the newest whole checkpoint, or None if the folder has none.
 
+    The record says its `step`, beside what it was saved with.
+
     `abstract_state` has a `jax.ShapeDtypeStruct` for every array; its shardings are where the
     arrays go, whatever they were when saved. Everything stored is read once before that. A damaged
     checkpoint is passed over with a warning and moved aside, to `damaged_checkpoints` beside the
@@ -108,10 +110,11 @@ class Checkpoints:
       _compare(folder, content['arrays'], _arrays(abstract_state), part)
       if damaged:
         self._set_aside(damaged, step)
+      record = content['record'] | {'step': step}
       if part:
-        return _restore_part(folder / 'state', abstract_state), content['record']
+        return _restore_part(folder / 'state', abstract_state), record
       args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
-      return self._manager.restore(step, args=args).state, content['record']
+      return self._manager.restore(step, args=args).state, record
     if damaged:
       reasons = '\n'.join(f'  step {step}: {reason}' for step, reason in damaged.items())
       raise UserError(

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import ml_collections
 
 from vqjax import checkpoint, convert, run_folder, tokenizer
-from vqjax.convert import hub
 from vqjax.errors import UserError
 
 
@@ -89,10 +88,10 @@ def load(source, *, format='auto', step=None, eval_assign=None, dtype=None) -> P
     path, config = run_folder.read_config(path)
     _override(config, eval_assign, dtype)
     model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
-    return Pretrained(model, read_variables(path, config, model, step), config)
+    return Pretrained(model, read_variables(path, config, model, step)[0], config)
   if step is not None:
     raise UserError(f'step is {step}, but {source} is no run folder; leave it out.')
-  published = open_source(source, format)
+  published = convert.open_published(source, format)
   config = ml_collections.ConfigDict({'model': published.model, 'quantizer': published.quantizer})
   _override(config, eval_assign, dtype)
   model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
@@ -100,39 +99,49 @@ def load(source, *, format='auto', step=None, eval_assign=None, dtype=None) -> P
   return Pretrained(model, jax.tree.map(jnp.asarray, variables), config)
 
 
-def open_source(source, format='auto') -> convert.Published:
-  """Opens a published checkpoint: a file, a Hugging Face folder, or a name on the hub.
+def read_variables(path, config, model, step=None, place=None):
+  """Reads a run folder's weights of the tokenizer, the moving average where there is one.
+
+  Args:
+    path: the folder.
+    config: its config.
+    model: the tokenizer that they are for.
+    step: of the checkpoint; the best by held-out images by default.
+    place: function that gives a tree of shapes the shardings to read into; one device by default.
+
+  Returns:
+    (variables, step).
 
   Raises:
-    UserError: there is no such source, or it is no checkpoint known here.
+    UserError: there is no checkpoint, or not this one, or it is of another network.
   """
-  path = pathlib.Path(source).expanduser()
-  if not path.exists():
-    path = hub.fetch(str(source))
-  return convert.open_published(path, format)
-
-
-def read_variables(path, config, model, step=None):
-  """Reads a run folder's weights, the moving average where there is one."""
   variables = jax.eval_shape(convert.initial_variables(model))
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
-  variables = jax.tree.map(place, variables)
   params = variables.pop('params', {})
   averaged = bool(config.get('ema_decay'))
-  wanted = {'generator': {'variables': variables}} if variables else {}
-  if averaged:
-    wanted['ema'] = params
-  else:
-    wanted.setdefault('generator', {})['params'] = params
-  with checkpoint.Checkpoints(path / 'checkpoints', read_only=True) as checkpoints:
+  wanted = {'ema': params} if averaged else {'generator': {'params': params}}
+  if variables:
+    wanted.setdefault('generator', {})['variables'] = variables
+  found, step = read_part(path, wanted, model.best_metric, step, place)
+  params = found['ema'] if averaged else found['generator']['params']
+  return {'params': params, **found.get('generator', {}).get('variables', {})}, step
+
+
+def read_part(path, wanted, best_metric, step=None, place=None):
+  """Reads the arrays of `wanted`, a tree of dicts, from a run folder's checkpoint: (tree, step)."""
+  with checkpoint.Checkpoints(
+    path / 'checkpoints', best_metric=best_metric, read_only=True
+  ) as checkpoints:
     step = checkpoints.best_step() if step is None else step
-    restored = checkpoints.restore(wanted, step, part=True)
+    restored = checkpoints.restore((place or _on_one_device)(wanted), step, part=True)
   if restored is None:
     raise UserError(f'{path} has no checkpoint yet; train first, or wait for the first one.')
-  found, _ = restored
-  params = found['ema'] if averaged else found['generator']['params']
-  return {'params': params, **found.get('generator', {}).get('variables', {})}
+  found, record = restored
+  return found, record['step']
+
+
+def _on_one_device(tree):
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), tree)
 
 
 def _override(config, eval_assign, dtype):

@@ -2,12 +2,21 @@
 
 from vqjax.convert.recognise import Published, take_apart
 from vqjax.convert.systems import FORMATS
-from vqjax.convert.trees import export, initial_variables, open_published, variables_from
+from vqjax.convert.trees import (
+  discriminator_from,
+  export,
+  fill,
+  initial_variables,
+  open_published,
+  variables_from,
+)
 
 __all__ = [
   'FORMATS',
   'Published',
+  'discriminator_from',
   'export',
+  'fill',
   'initial_variables',
   'open_published',
   'take_apart',

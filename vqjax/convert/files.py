@@ -86,7 +86,7 @@ def _read_folder(path):
   for needed in (config, weights):
     if not needed.is_file():
       raise UserError(
-        f'{path} has no {needed.name}; legal: a checkpoint file, a run folder, or a Hugging Face '
+        f'{path} has no {needed.name}; legal: a checkpoint file, or a Hugging Face '
         'folder with config.json and model.safetensors.'
       )
   try:

@@ -171,3 +171,24 @@ def maskgit_flax(levels: int, blocks: int) -> Names:
     ('^', 'params/'),
   )
   return Names(rules, last=(), torch=False)
+
+
+# Discriminators, below 'loss.discriminator.'; blur kernels and counters are constants of theirs.
+PATCHGAN = Names(
+  (
+    (r'^conv_(\d)', lambda match: f'main.{max(3 * int(match[1]) - 1, 0)}'),
+    (r'^norm_(\d)', lambda match: f'main.{3 * int(match[1])}'),
+    (r'/(mean|var)$', r'/running_\1'),
+  )
+)
+STYLEGAN2 = Names(
+  (
+    ('(block_0|conv1|final_conv)/kernel', r'\1/0/kernel'),
+    ('(block_0|conv1|final_conv)/bias', r'\1/1/bias'),
+    ('(conv2|skip)/kernel', r'\1/1/kernel'),
+    ('conv2/bias', 'conv2/2/bias'),
+    (r'block_(\d+)/', r'blocks.\1.'),
+    ('final_linear_', 'final_linear.'),
+  ),
+  linear=r'^final_linear\.',
+)

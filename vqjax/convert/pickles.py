@@ -107,10 +107,9 @@ class Unpickler(pickle.Unpickler):
   Args:
     file: opened for reading, in binary.
     storage: function (dtype, key, number of elements) -> [n], for the tensors of PyTorch's files.
-    numpy_arrays: whether NumPy's own arrays are read as such.
   """
 
-  def __init__(self, file, storage=None, *, numpy_arrays=False):
+  def __init__(self, file, storage=None):
     super().__init__(file)
     self._storage = storage
     self._known = {
@@ -123,12 +122,6 @@ class Unpickler(pickle.Unpickler):
       ('torch._utils', '_rebuild_parameter_with_state'): _Function(lambda data, *_: data),
       **{('torch', name): np.dtype(dtype) for name, dtype in _STORAGES.items()},
     }
-    if numpy_arrays:
-      rebuild = _Function(lambda kind, shape, code: np.ndarray.__new__(np.ndarray, (0,), 'b'))
-      dtype = _Function(lambda code, *_: _plain_dtype(code))
-      for package in ('numpy.core', 'numpy._core'):
-        self._known[f'{package}.multiarray', '_reconstruct'] = rebuild
-      self._known['numpy', 'dtype'] = dtype
 
   def find_class(self, module, name):
     """Never imports: a name is in the table, or a record."""
@@ -147,10 +140,3 @@ class Unpickler(pickle.Unpickler):
     if len(pid) > 5 and pid[5] is not None:
       raise pickle.UnpicklingError('a storage that is a view of another')
     return self._storage(pid[1], pid[2], pid[4])
-
-
-def _plain_dtype(code):
-  dtype = np.dtype(code)
-  if dtype.kind not in 'biuf':
-    raise pickle.UnpicklingError(f'an array of {code!r}, which holds no numbers')
-  return dtype

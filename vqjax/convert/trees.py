@@ -1,16 +1,24 @@
 """Tensors of a published checkpoint -> variables of our modules, and back."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vqjax.convert import files, recognise
+from vqjax.convert import files, hub, names, recognise
 from vqjax.convert.names import Names
 from vqjax.errors import UserError
 
 
-def open_published(path, format='auto') -> recognise.Published:
-  """Reads and recognises a published checkpoint; see `recognise.take_apart`."""
+def open_published(source, format='auto') -> recognise.Published:
+  """Opens a published checkpoint: a file, a Hugging Face folder, or a name on the hub.
+
+  Raises:
+    UserError: there is no such source, or it is of no system known here, or not of `format`.
+  """
+  path = pathlib.Path(source).expanduser()
+  path = path if path.exists() else hub.fetch(str(source))
   return recognise.take_apart(files.read(path), path, format)
 
 
@@ -21,6 +29,28 @@ def variables_from(published: recognise.Published, model, path):
     UserError: a tensor is missing, unknown, or of another shape; lists the keys.
   """
   return fill(published.tensors, jax.eval_shape(initial_variables(model)), published.names, path)
+
+
+def discriminator_from(published: recognise.Published, module, abstract, path):
+  """Fills the variables of a discriminator, {'params': ..., 'batch_stats': ...} like `abstract`.
+
+  Raises:
+    UserError: the checkpoint has none, or one of another kind or shape.
+  """
+  kind = type(module).__name__
+  if kind not in _DISCRIMINATORS:
+    raise UserError(
+      f'{kind} has no published weights; legal: {", ".join(_DISCRIMINATORS)}, or '
+      '--config.init_discriminator=False.'
+    )
+  if not published.discriminator:
+    raise UserError(f'{path} has no discriminator; set --config.init_discriminator=False.')
+  tensors = {k: v for k, v in published.discriminator.items() if not k.endswith(_CONSTANTS)}
+  return fill(tensors, abstract, _DISCRIMINATORS[kind], path)
+
+
+_DISCRIMINATORS = {'PatchGAN': names.PATCHGAN, 'StyleGAN2Discriminator': names.STYLEGAN2}
+_CONSTANTS = ('.num_batches_tracked', '.kernel')  # of the counters and of the blurs
 
 
 def fill(tensors, abstract, table: Names, path):
@@ -43,15 +73,14 @@ def fill(tensors, abstract, table: Names, path):
   ]
   if wrong:
     raise UserError(
-      f'{path} does not fit the network that its other tensors describe; fetch it again, or name '
-      'its --format.\n' + '\n'.join(wrong)
+      f'{path} does not fit the network; its keys are not those expected:\n' + '\n'.join(wrong)
     )
   take = lambda key_path, like: np.array(arrays[_name(key_path)], np.float32, order='C')
   return jax.tree_util.tree_map_with_path(take, abstract)
 
 
 def export(variables, table: Names):
-  """Variables -> {their key: array}, the inverse of `fill`."""
+  """Variables, in their collections -> {their key: array}, the inverse of `fill`."""
   tensors = {}
   for key_path, leaf in jax.tree_util.tree_leaves_with_path(variables):
     name = _name(key_path)

@@ -1,0 +1,151 @@
+"""From a published file to a run folder and back, key by key, and what is refused on the way."""
+
+import numpy as np
+import pytest
+import torch_files as write
+from flax import serialization, traverse_util
+from golden_data import CHECKPOINTS, checkpoint
+from safetensors.numpy import load_file
+
+import vqjax
+from vqjax import convert
+from vqjax.convert import __main__ as command
+from vqjax.convert import files, hub
+from vqjax.errors import UserError
+from vqjax.export import export
+from vqjax.export import main as export_main
+
+LDM = 'tiny_ok' if 'tiny_ok' in CHECKPOINTS else 'ldm_vq_f4_a'
+
+
+@pytest.mark.parametrize('name', CHECKPOINTS)
+def test_export_gives_back_every_tensor(name):
+  path, _, sidecar = checkpoint(name)
+  tok = vqjax.load(path)
+  tok.config.data = {'image_size': sidecar['architecture']['resolution']}
+  format, tensors = export(tok)
+  published = convert.open_published(path)
+  assert format == published.format
+  for key, tensor in published.tensors.items():
+    np.testing.assert_array_equal(tensors[key], tensor, key)
+  # What is no weight, such as fixed positions, has the authors' values too where they keep them.
+  everything = files.read(path)
+  for key in tensors.keys() - published.tensors.keys():
+    theirs = [tree for tree in everything.values() if isinstance(tree, dict) and key in tree]
+    assert all(np.shape(tree[key]) == tensors[key].shape for tree in theirs if 'used' not in key)
+
+
+def test_the_commands_from_a_file_to_a_file(tmp_path, capsys):
+  path, io, _ = checkpoint(LDM)
+  run, out = tmp_path / 'run', tmp_path / 'out.safetensors'
+  command.main([str(path), f'--out={run}'])
+  assert 'is a checkpoint of vqgan' in capsys.readouterr().out
+  tok = vqjax.load(run)
+  x = io['x'] * 0.5 + 0.5
+  np.testing.assert_array_equal(tok.encode(x), io['indices'])
+  export_main([str(run), '--format=vqgan', f'--out={out}'])
+  tensors = load_file(out)
+  for key, tensor in convert.open_published(path).tensors.items():
+    np.testing.assert_array_equal(tensors[key], tensor)
+  np.testing.assert_array_equal(vqjax.load(out).encode(x), io['indices'])
+  with pytest.raises(SystemExit, match='holds a run already; choose another --out'):
+    command.main([str(path), f'--out={run}'])
+  with pytest.raises(SystemExit, match=r'none that a published system can run \(llamagen: '):
+    export_main([str(run), '--format=llamagen', f'--out={out}'])
+
+
+def test_maskgit_of_flax_and_of_pytorch_are_one(tmp_path):
+  (name,) = (name for name in CHECKPOINTS if name.startswith('maskgit'))
+  tok = vqjax.load(checkpoint(name)[0])
+  _, tensors = export(tok, 'maskgit_flax')
+  names = set(tensors)
+  assert {'params/encoder/Conv_0/kernel', 'params/decoder/Conv_3/bias'} <= names
+  assert 'params/decoder/ResBlock_2/Conv_2/kernel' in names
+  assert tensors['params/encoder/Conv_1/kernel'].ndim == 4
+  tree = traverse_util.unflatten_dict(tensors, '/')
+  (tmp_path / 'maskgit.msgpack').write_bytes(serialization.to_bytes(tree))
+  again = vqjax.load(tmp_path / 'maskgit.msgpack')
+  assert again.model == tok.model
+  x = np.random.default_rng(0).random((1, 16, 24, 3), np.float32)
+  np.testing.assert_array_equal(again.reconstruct(x), tok.reconstruct(x))
+
+
+def tampered(tmp_path, change):
+  """A copy of the tiny checkpoint with its state dict changed."""
+  arrays = {k: np.asarray(v) for k, v in files.read(checkpoint(LDM)[0])['state_dict'].items()}
+  change(arrays)
+  body = write.mapping({'state_dict': write.state_dict(arrays)})
+  return write.write_zip(tmp_path / 'tampered.ckpt', body, arrays)
+
+
+def test_a_missing_key_is_named(tmp_path):
+  path = tampered(tmp_path, lambda arrays: arrays.pop('decoder.mid.block_2.norm1.weight'))
+  with pytest.raises(UserError, match=r'  missing: decoder\.mid\.block_2\.norm1\.weight') as error:
+    vqjax.load(path)
+  assert 'tampered.ckpt does not fit' in str(error.value)
+  assert 'unexpected' not in str(error.value)
+
+
+def test_an_unknown_key_is_named(tmp_path):
+  key = 'encoder.mid.block_3.conv1.weight'
+  path = tampered(tmp_path, lambda arrays: arrays.update({key: np.ones((2, 2), np.float32)}))
+  with pytest.raises(UserError, match=r'unexpected: encoder\.mid\.block_3\.conv1\.weight \[2'):
+    vqjax.load(path)
+
+
+def test_a_wrong_shape_is_named_in_their_layout(tmp_path):
+  def change(arrays):
+    key = 'quant_conv.weight'
+    arrays[key] = np.concatenate([arrays[key], arrays[key][:1]])
+
+  with pytest.raises(UserError, match=r'quant_conv\.weight is \[4, 3, 1, 1\], expected \[3, 3'):
+    vqjax.load(tampered(tmp_path, change))
+
+
+def test_learned_positions_are_refused(tmp_path):
+  (name,) = (name for name in CHECKPOINTS if name.startswith('vitvq'))
+  content = files.read(checkpoint(name)[0])
+  key = 'encoder.en_pos_embedding'
+  content['state_dict'][key] = content['state_dict'][key] + np.float32(0.1)
+  with pytest.raises(UserError, match=r'en_pos_embedding holds positions of its own'):
+    convert.take_apart(content, 'x.ckpt')
+
+
+def test_half_precision_weights_become_float32():
+  content = files.read(checkpoint(LDM)[0])['state_dict']
+  content = {key: np.asarray(value, np.float16) for key, value in content.items()}
+  published = convert.take_apart(content, 'x')
+  model = vqjax.load(checkpoint(LDM)[0]).model
+  variables = convert.variables_from(published, model, 'x')
+  assert variables['params']['encoder']['conv_in']['kernel'].dtype == np.float32
+
+
+def test_what_is_of_no_known_system(tmp_path):
+  arrays = {'layer.weight': np.ones(3, np.float32)}
+  path = write.write_zip(tmp_path / 'x.pt', write.state_dict(arrays), arrays)
+  with pytest.raises(UserError, match=r'x\.pt is no checkpoint of any system known here; legal'):
+    vqjax.load(path)
+  with pytest.raises(UserError, match=r'is no checkpoint of optvq; legal: .* keys are enc'):
+    vqjax.load(checkpoint(LDM)[0], format='optvq')
+  with pytest.raises(UserError, match=r"format is 'onnx'; legal: auto, rotation_vqvae"):
+    vqjax.load(checkpoint(LDM)[0], format='onnx')
+  path = write.write_zip(tmp_path / 'y.pt', write.mapping({'epoch': write.integer(3)}), {})
+  with pytest.raises(UserError, match=r'y\.pt holds no weights; its entries are epoch'):
+    vqjax.load(path)
+
+
+def test_a_name_on_the_hub(monkeypatch, tmp_path):
+  (name,) = (name for name in CHECKPOINTS if name.startswith('optvq_hf'))
+  path, io, _ = checkpoint(name)
+  monkeypatch.setattr(hub.huggingface_hub, 'hf_hub_download', lambda repo, part: str(path / part))
+  tok = vqjax.load('owner/name')
+  np.testing.assert_array_equal(tok.encode(io['x'] * 0.5 + 0.5), io['indices_nearest'])
+
+  def fail(repo, part):
+    raise hub.LocalEntryNotFoundError('no connection')
+
+  monkeypatch.setattr(hub.huggingface_hub, 'hf_hub_download', fail)
+  with pytest.raises(UserError, match=r'owner/name is no path .* could not be fetched .*no conn'):
+    vqjax.load('owner/name')
+  with pytest.raises(UserError, match=r'does not exist; legal: a run folder, a checkpoint file'):
+    vqjax.load(tmp_path / 'nothing.ckpt')

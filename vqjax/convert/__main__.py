@@ -1,0 +1,84 @@
+"""Turns a published checkpoint into a run folder, for eval.py, vqjax.load and vqjax.export.
+
+python -m vqjax.convert SOURCE --out=DIR [--format=auto]
+
+SOURCE is a checkpoint file, a Hugging Face folder, or the name of one on the hub. The system is
+recognised from its keys. Nothing in a file is executed, and PyTorch is not needed.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import jax
+import ml_collections
+
+from vqjax import checkpoint, run_folder, tokenizer
+from vqjax.convert import FORMATS, open_published, variables_from
+from vqjax.data import default_data
+from vqjax.errors import UserError
+
+
+def convert(source, out, format='auto') -> pathlib.Path:
+  """Writes the run folder `out` from a published checkpoint; returns its path.
+
+  Raises:
+    UserError: the source cannot be used, or `out` holds something already.
+  """
+  published = open_published(source, format)
+  model = tokenizer.build(published.model, published.quantizer)
+  variables = variables_from(published, model, source)
+  params = variables.pop('params')
+  config = ml_collections.ConfigDict(
+    {
+      'name': pathlib.Path(source).stem,
+      'converted': {'source': str(source), 'format': published.format},
+      'model': published.model,
+      'quantizer': published.quantizer,
+      # What an evaluation asks for beside the network.
+      'loss': {'l1': 0.0, 'l2': 1.0},
+      'data': default_data(),
+      'mesh': {'data': -1, 'fsdp': 1},
+      'batch_size': 16,
+      'accumulate': 1,
+      'ema_decay': 0.0,
+    }
+  )
+  if (pathlib.Path(out) / 'config.json').exists():
+    raise UserError(f'{out} holds a run already; choose another --out.')
+  path, _ = run_folder.open_run(out, config)
+  with checkpoint.Checkpoints(path / 'checkpoints') as checkpoints:
+    state = {'generator': {'params': params, 'variables': variables}}
+    checkpoints.save(0, state, {'converted': config.converted.to_dict()})
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  print(
+    f'{source} is a checkpoint of {published.format}: {count:,} parameters, '
+    f'{model.quantizer.num_codes} codes, {model.downsample} pixels per token side.'
+  )
+  if published.skipped:
+    print(f'left out: {len(published.skipped)} keys that are no part of it: {_some(published)}')
+  print(f'written: {path}; next: python eval.py --workdir={path}')
+  return path
+
+
+def _some(published):
+  parts = sorted({'.'.join(key.split('.')[:2]) for key in published.skipped})
+  return ', '.join(parts)
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command line: see the top of this file."""
+  parser = argparse.ArgumentParser('python -m vqjax.convert', description=__doc__)
+  parser.formatter_class = argparse.RawDescriptionHelpFormatter
+  parser.add_argument('source')
+  parser.add_argument('--out', required=True, help='the run folder to write')
+  parser.add_argument('--format', default='auto', choices=['auto', *FORMATS])
+  args = parser.parse_args(argv)
+  try:
+    convert(args.source, args.out, args.format)
+  except UserError as error:
+    sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,113 @@
+"""Writes a trained tokenizer under the keys of a published system, to run in its own code.
+
+python -m vqjax.export RUN --format=FORMAT --out=FILE [--step=N]
+
+RUN is anything that `vqjax.load` takes. Systems of PyTorch get a safetensors file, in the layout
+of their state dict; `maskgit_flax` gets flax's msgpack.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import serialization, traverse_util
+from safetensors.numpy import save_file
+
+from vqjax import convert, pretrained, tokenizer
+from vqjax.convert import FORMATS
+from vqjax.errors import UserError
+
+
+def export(tok: pretrained.Pretrained, format='auto') -> tuple[str, dict[str, np.ndarray]]:
+  """Tensors of a tokenizer by the keys of a published system: (name of the format, tensors).
+
+  Args:
+    tok: the tokenizer.
+    format: a name in `vqjax.convert.FORMATS`; 'auto' takes the first that fits.
+
+  Raises:
+    UserError: the system's own code could not compute what this tokenizer does.
+  """
+  if format not in ('auto', *FORMATS):
+    raise UserError(f'format is {format!r}; legal: auto, {", ".join(FORMATS)}.')
+  reasons = {}
+  for name in FORMATS if format == 'auto' else [format]:
+    try:
+      tensors = _tensors(tok, name)
+    except (KeyError, AttributeError):  # its keys need a field that this network does not have
+      reasons[name] = 'its network is another'
+      continue
+    if not (difference := _difference(tok, name, tensors)):
+      return name, tensors
+    reasons[name] = difference
+  listed = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
+  raise UserError(f'this tokenizer is none that a published system can run ({listed}).')
+
+
+def write(tensors, format, path):
+  """Writes tensors to a file."""
+  if format == 'maskgit_flax':
+    path.write_bytes(serialization.to_bytes(traverse_util.unflatten_dict(tensors, '/')))
+  else:
+    save_file(tensors, path, metadata={'format': 'pt'})
+
+
+def _tensors(tok, name):
+  fields = tok.config.model.to_dict()
+  size = tok.config.get('data', {}).get('image_size', 256)
+  buffers = FORMATS[name].buffers(fields, size)
+  names = FORMATS[name].names(fields)
+  return convert.export(jax.device_get(tok.variables), names) | buffers
+
+
+def _difference(tok, name, tensors):
+  """What the system would do differently, read off the tensors as `vqjax.load` would; or ''."""
+  try:
+    published = convert.take_apart({'tensors': tensors}, 'the export', name)
+    other = tokenizer.build(published.model, published.quantizer)
+    convert.variables_from(published, other, 'the export')
+  except UserError as error:
+    return str(error).splitlines()[0]
+  for field in ('downsample', 'unit_latents', 'pixel_mean', 'pixel_std'):
+    ours, theirs = getattr(tok.model, field), getattr(other, field)
+    if not np.allclose(ours, theirs):
+      return f'model.{field} is {ours}, there {theirs}'
+  for field in ('sphere', 'unit_input'):
+    ours, theirs = (getattr(m.quantizer.core, field, None) for m in (tok.model, other))
+    if ours != theirs:
+      return f'quantizer.{field} is {ours}, there {theirs}'
+  latents = lambda model: jax.eval_shape(
+    lambda: model.init_with_output(jax.random.key(0), _image(model), method='encode')[0]
+  )
+  ours, theirs = (latents(model).indices.shape for model in (tok.model, other))
+  return '' if ours == theirs else f'tokens of an image are {ours}, there {theirs}'
+
+
+def _image(model):
+  return model.normalize(jnp.zeros((1, 2 * model.downsample, 2 * model.downsample, 3)))
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command line: see the top of this file."""
+  parser = argparse.ArgumentParser('python -m vqjax.export', description=__doc__)
+  parser.formatter_class = argparse.RawDescriptionHelpFormatter
+  parser.add_argument('run')
+  parser.add_argument('--out', required=True, type=pathlib.Path, help='the file to write')
+  parser.add_argument('--format', default='auto', choices=['auto', *FORMATS])
+  parser.add_argument('--step', type=int, help='checkpoint of a run; the best by default')
+  args = parser.parse_args(argv)
+  try:
+    name, tensors = export(pretrained.load(args.run, step=args.step), args.format)
+    write(tensors, name, args.out)
+  except UserError as error:
+    sys.exit(f'error: {error}')
+  except OSError as error:
+    sys.exit(f'error: cannot write {args.out}: {error.strerror}; choose another --out.')
+  print(f'written: {args.out}, {len(tensors)} tensors under the keys of {name}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,65 @@
+"""Starting a run from weights that exist: fine-tuning."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+
+from vqjax import convert, pretrained, run_folder
+from vqjax.errors import UserError
+from vqjax.recipe import Recipe
+from vqjax.state import Network, TrainState
+
+
+def warm_start(recipe: Recipe, state: TrainState, source, *, discriminator=False) -> TrainState:
+  """Puts the weights of `source`, as `vqjax.load` takes it, into a fresh state.
+
+  The moving average starts from them too, where the run keeps one; optimizers start anew. With
+  `discriminator` its weights are taken as well.
+
+  Raises:
+    UserError: there is no such source, or its network is not the recipe's; lists what differs.
+  """
+  if discriminator and state.discriminator is None:
+    raise UserError(
+      'config.init_discriminator is True, but config.gan.weight is 0 and there is none; set one.'
+    )
+  path = pathlib.Path(source).expanduser()
+  published = None
+  if (path / 'checkpoints').is_dir():
+    _, config = run_folder.read_config(path)
+    variables, _ = pretrained.read_variables(path, config, recipe.tokenizer)
+  else:
+    published = convert.open_published(source)
+    variables = convert.fill(published.tensors, _all(state.generator), published.names, source)
+  generator = _with(state.generator, variables)
+  state = state.replace(
+    generator=generator, ema=None if state.ema is None else jax.tree.map(jnp.copy, generator.params)
+  )
+  if discriminator:
+    state = state.replace(discriminator=_discriminator(recipe, state, path, published))
+  return state
+
+
+def _discriminator(recipe, state, path, published):
+  network = state.discriminator
+  # The averages of logits that LeCam looks at start anew.
+  kept = {name: tree for name, tree in network.variables.items() if name == 'lecam'}
+  wanted = {name: tree for name, tree in _all(network).items() if name not in kept}
+  if published is not None:
+    module = recipe.gan.discriminator
+    return _with(network, convert.discriminator_from(published, module, wanted, path) | kept)
+  params = wanted.pop('params')
+  wanted = {'discriminator': {'params': params, **({'variables': wanted} if wanted else {})}}
+  found, _ = pretrained.read_part(path, wanted, recipe.tokenizer.best_metric)
+  found = found['discriminator']
+  return _with(network, {'params': found['params'], **found.get('variables', {}), **kept})
+
+
+def _all(network: Network):
+  return {'params': network.params, **network.variables}
+
+
+def _with(network: Network, variables) -> Network:
+  variables = dict(variables)
+  return network.replace(params=variables.pop('params'), variables=variables)

@@ -8,7 +8,7 @@ from golden_data import CHECKPOINTS, checkpoint
 from safetensors.numpy import load_file
 
 import vqjax
-from vqjax import convert
+from vqjax import convert, pretrained, tokenizer
 from vqjax.convert import __main__ as command
 from vqjax.convert import files, hub
 from vqjax.errors import UserError
@@ -52,6 +52,15 @@ def test_the_commands_from_a_file_to_a_file(tmp_path, capsys):
     command.main([str(path), f'--out={run}'])
   with pytest.raises(SystemExit, match=r'none that a published system can run \(llamagen: '):
     export_main([str(run), '--format=llamagen', f'--out={out}'])
+
+
+def test_a_network_with_other_norms_is_not_exported():
+  tok = vqjax.load(checkpoint(LDM)[0])
+  tok.config.model.norm_groups = 8
+  model = tokenizer.build(tok.config.model.to_dict(), tok.config.quantizer.to_dict())
+  other = pretrained.Pretrained(model, tok.variables, tok.config)
+  with pytest.raises(UserError, match=r'vqgan: model\.norm_groups is 8, there 32'):
+    export(other, 'vqgan')
 
 
 def test_maskgit_of_flax_and_of_pytorch_are_one(tmp_path):

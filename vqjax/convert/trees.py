@@ -28,7 +28,12 @@ def variables_from(published: recognise.Published, model, path):
   Raises:
     UserError: a tensor is missing, unknown, or of another shape; lists the keys.
   """
-  return fill(published.tensors, jax.eval_shape(initial_variables(model)), published.names, path)
+  try:
+    abstract = jax.eval_shape(initial_variables(model))
+  except ValueError as error:  # widths that no network of theirs has
+    reason = str(error).splitlines()[0]
+    raise UserError(f'{path} describes a network that cannot be built: {reason}') from error
+  return fill(published.tensors, abstract, published.names, path)
 
 
 def discriminator_from(published: recognise.Published, module, abstract, path):

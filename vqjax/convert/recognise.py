@@ -69,7 +69,7 @@ def take_apart(content: Any, path, format='auto') -> Published:
     discriminator = _strip(_arrays(content['discriminator']))
   try:
     model, quantizer = family.describe(tensors, content)
-  except (KeyError, ValueError, IndexError) as error:
+  except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
     raise UserError(
       f'{path} looks like a checkpoint of {name} but lacks or garbles {error}; fetch it again.'
     ) from error

@@ -42,18 +42,17 @@ def _indices(tensors, pattern):
   return sorted({int(match[1]) for key in tensors if (match := re.match(pattern, key))})
 
 
-def _cnn(tensors, level=r'encoder\.down', block='block', middle='mid.attn_1'):
+def _cnn(tensors, level='down', block='block', middle='mid.attn_1'):
   """Fields of the convolutional autoencoder; where attention sits is counted from 256 pixels."""
   channels = tensors['encoder.conv_in.weight'].shape[0]
-  levels = _indices(tensors, rf'{level}\.(\d+)\.')
-  prefix = level.replace('\\', '')
-  width = lambda i: tensors[f'{prefix}.{i}.{block}.0.conv1.weight'].shape[0]
-  attention = _indices(tensors, rf'{level}\.(\d+)\.attn\.')
+  levels = _indices(tensors, rf'encoder\.{level}\.(\d+)\.')
+  width = lambda i: tensors[f'encoder.{level}.{i}.{block}.0.conv1.weight'].shape[0]
+  attention = _indices(tensors, rf'encoder\.{level}\.(\d+)\.attn\.')
   return {
     'network': 'cnn',
     'channels': channels,
     'channel_mult': tuple(width(i) // channels for i in levels),
-    'num_res_blocks': len(_indices(tensors, rf'{level}\.0\.{block}\.(\d+)\.')),
+    'num_res_blocks': len(_indices(tensors, rf'encoder\.{level}\.0\.{block}\.(\d+)\.')),
     'attn_resolutions': tuple(256 >> i for i in attention),
     'resolution': 256,
     'mid_attention': f'encoder.{middle}.q.weight' in tensors,
@@ -107,9 +106,8 @@ def _optvq(tensors, _):
     'commitment_weight': 1.0,
     'codebook_weight': 0.25,
     'codebook_init': 'normal',
+    'transform': {'name': 'linear', 'bias': True},
   }
-  if 'quantize.proj.weight' in tensors:
-    base['transform'] = {'name': 'linear', 'bias': True}
   groups, rest = divmod(code_dim, width)
   if rest:
     raise UserError(
@@ -136,7 +134,7 @@ def _optvq(tensors, _):
 
 def _llamagen(tensors, _):
   num_codes, code_dim = tensors['quantize.embedding.weight'].shape
-  model = _cnn(tensors, r'encoder\.conv_blocks', 'res', 'mid.1')
+  model = _cnn(tensors, 'conv_blocks', 'res', 'mid.1')
   model |= {'code_dim': code_dim, 'head': 'linear'}
   quantizer = {'num_codes': num_codes, 'sphere': True, 'unit_input': True}
   return model, quantizer

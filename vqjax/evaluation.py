@@ -24,7 +24,7 @@ PROTOCOL = {
 NOT_COMPUTED = {
   'rfid': 'needs the Inception-v3 network and its weights, which this version does not have',
   'inception_score': 'needs the Inception-v3 network and its weights, as rfid does',
-  'lpips': 'this version computes LPIPS as a term of the training objective only',
+  'lpips': 'needs the LPIPS network, which this version has as a term of the objective only',
 }
 
 

@@ -1,3 +1,4 @@
+import importlib
 import inspect
 
 import jax
@@ -5,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import rot_vqgan, rot_vqvae
 from vqjax.quantizers import Sinkhorn, build, presets
+from vqjax.quantizers.estimators import straight_through
+from vqjax.quantizers.transforms import Space
 
 PRESETS = {
   name: value
@@ -47,13 +49,60 @@ def test_the_ladder_of_vqtorch(step, task):
     assert vq.estimator.nu == {'autoencoder': 2, 'classifier': 1}[task]
 
 
-def test_configs_and_presets_agree():
-  spec = lambda config: build(config.quantizer.to_dict())
-  assert spec(rot_vqgan.get_config()) == presets.rotation_vqgan()
-  assert spec(rot_vqgan.get_config('latent=32x32x4')) == presets.rotation_vqgan(16384)
-  cosine, euclidean = presets.rotation_vqvae(), presets.rotation_vqvae(8192, cosine=False)
-  assert spec(rot_vqvae.get_config()) == cosine
-  assert spec(rot_vqvae.get_config('codebook=euclidean,latent=64x64x3')) == euclidean
+CONFIGS = {
+  ('rot_vqgan', ''): presets.rotation_vqgan(),
+  ('rot_vqgan', 'latent=32x32x4'): presets.rotation_vqgan(16384),
+  ('rot_vqvae', ''): presets.rotation_vqvae(),
+  ('rot_vqvae', 'codebook=euclidean,latent=64x64x3'): presets.rotation_vqvae(8192, cosine=False),
+  ('rot_vqvae', 'estimator=straight_through'): presets.rotation_vqvae().clone(
+    estimator=straight_through
+  ),
+  ('rot_vitvqgan', ''): presets.rotation_vit_vqgan(),
+  ('rot_vitvqgan', 'size=large,estimator=straight_through'): presets.vit_vqgan(),
+  ('vqgan', ''): presets.taming(),
+  ('vqgan', 'model=imagenet_f16_16384'): presets.taming(16384),
+  ('vqgan', 'model=f4_noattn'): presets.taming(8192),
+  ('vqgan', 'model=f8_n256'): presets.taming(256),
+  ('optvq', ''): presets.optvq(),
+  ('optvq', 'model=f32_h8'): presets.optvq(heads=8),
+  ('optvq', 'model=mnist'): presets.optvq(1024),
+  ('optvq', 'method=vqbase'): presets.optvq_baseline(),
+  ('optvq', 'model=cifar10,method=vqbase'): presets.optvq_baseline(1024, heads=1),
+  ('llamagen', 'model=vq8'): presets.llamagen(),
+  ('maskgit', ''): presets.maskgit(),
+  **{
+    ('vqtorch', f'task={task},step={step}'): presets.vqtorch(step=step, task=task)
+    for task in ('autoencoder', 'classifier')
+    for step in presets.LADDER
+  },
+  ('vqtorch', ''): presets.vqtorch(),
+  ('vqtorch', 'step=kmeans'): presets.vqtorch(step='baseline'),  # what differs is how it starts
+}
+
+
+@pytest.mark.parametrize(('name', 'arg'), CONFIGS)
+def test_configs_and_presets_agree(name, arg):
+  config = importlib.import_module(f'configs.{name}').get_config(arg)
+  ours, preset = build(config.quantizer.to_dict()), CONFIGS[name, arg]
+  # Closures equal none but themselves; these two are held to what they do.
+  if name == 'maskgit':
+    drawn = [vq.codebook_init(jax.random.key(0), (3, 4)) for vq in (ours, preset)]
+    np.testing.assert_array_equal(*drawn)
+    ours = ours.clone(codebook_init=preset.codebook_init)
+  if 'step=alternating' in arg:
+    ours_moved, preset_moved = _two_steps(ours.learner), _two_steps(preset.learner)
+    np.testing.assert_array_equal(ours_moved, preset_moved)
+    ours = ours.clone(learner=preset.learner)
+  assert ours == preset
+
+
+def _two_steps(learner):
+  """Of two codes; one of them is taken."""
+  weights, z = jnp.eye(2), jnp.ones((1, 2))
+  state, taken = learner.init(weights), (z, jnp.zeros(1, int), jnp.ones(1, bool))
+  for _ in range(2):
+    weights, state = learner.update(weights, state, *taken, Space())
+  return weights
 
 
 def test_published_constants():

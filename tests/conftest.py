@@ -1,13 +1,47 @@
-"""Every test runs on eight virtual CPU devices, with strict promotion rules."""
+"""Every test runs on eight virtual CPU devices, with strict promotion rules.
 
+Programs here run once or twice and are small, so nearly all the time goes into compiling them. XLA
+is told to hurry; XLA_FLAGS from outside stand behind and win:
+`XLA_FLAGS=--xla_backend_optimization_level=3`. And what a process compiled with some effort it
+keeps in a folder, for the next time that it traces the same program and for commands that it
+starts. Not for other workers: JAX does not write there atomically.
+"""
+
+import atexit
+import logging
 import os
+import shutil
+import tempfile
 
+WORKER = os.environ.get('PYTEST_XDIST_WORKER')
+if WORKER is None:  # the process that starts the workers, or that runs the tests itself
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='vqjax_compiled_')
+  atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
+  flags = (
+    '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true '
+    '--xla_cpu_use_fusion_emitters=false --xla_force_host_platform_device_count=8'
+  )
+  os.environ['XLA_FLAGS'] = f'{flags} {os.environ.get("XLA_FLAGS", "")}'.strip()
+else:
+  os.environ['JAX_COMPILATION_CACHE_DIR'] += f'/{WORKER}'
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['XLA_FLAGS'] = (
-  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
-).strip()
 
-import jax
+import jax  # noqa: E402 (the environment stands first)
+import pytest  # noqa: E402
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture
+def restored_loggers():
+  """Undoes what the commands do to loggers."""
+  names = ('vqjax', 'absl', 'jax', 'orbax')
+  before = {n: (logging.getLogger(n).level, logging.getLogger(n).propagate) for n in names}
+  handlers = logging.getLogger('vqjax').handlers
+  yield
+  for name, (level, propagate) in before.items():
+    logging.getLogger(name).setLevel(level)
+    logging.getLogger(name).propagate = propagate
+  logging.getLogger('vqjax').handlers = handlers

@@ -1,15 +1,44 @@
-"""The README's example runs, and what it names exists."""
+"""What the documents say to type exists, and the README's examples run."""
 
+import importlib
 import pathlib
 import re
 
+import numpy as np
+import pytest
+from golden_data import checkpoint
+from PIL import Image
+
+from configs import common
+from vqjax.convert import __main__ as command
+from vqjax.errors import UserError
+
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text()
+DOCUMENTS = ('README.md', 'docs/models.md')
+COMMANDS = re.compile(r'\bpython ((?:-m )?[\w./]+)([^&`\n]*)')
+CONFIGS = sorted(
+  path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common')
+)
 
 
-def test_the_python_example_runs():
-  (block,) = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-  exec(compile(block, 'README.md', 'exec'), {})
+def get_config(name, arg=''):
+  return importlib.import_module(f'configs.{name}').get_config(arg)
+
+
+def test_the_tokenizer_example_runs(tmp_path, monkeypatch):
+  """In a folder with a run and a photograph of the names that it uses."""
+  section = README.split('## Using a trained tokenizer')[1].split('\n## ')[0]
+  (source,) = re.findall(r'```python\n(.*?)```', section, re.DOTALL)
+  monkeypatch.chdir(tmp_path)
+  # Another network than the demo's, but two pixels a token as well.
+  command.convert(checkpoint('llamagen_vq16_a')[0], 'runs/rot_vqgan_demo')
+  noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+  Image.fromarray(noise).save('photo.jpg')
+  names = {}
+  exec(compile(source, 'README.md', 'exec'), names)
+  assert names['tokens'].shape == (1, 32, 32)
+  assert np.asarray(Image.open('again.png')).shape == (64, 64, 3)
 
 
 def test_files_and_links_exist():
@@ -21,3 +50,58 @@ def test_ci_runs_the_test_command():
   commands = [line.strip() for line in README.splitlines() if line.startswith('    python -m pip')]
   (test_command,) = (c for c in commands if 'pytest' in c)
   assert test_command.split(' && ')[1] in (ROOT / '.ci' / 'run').read_text()
+
+
+@pytest.mark.parametrize('document', DOCUMENTS)
+def test_configs_arguments_and_fields_exist(document):
+  text = (ROOT / document).read_text()
+  for name, arg in re.findall(r'configs/([a-z]\w+)\.py(?::([a-z][\w=,]*))?', text):
+    if name != 'common':
+      get_config(name, arg)
+  known = [common.default(), *map(get_config, CONFIGS)]
+  for field in re.findall(r'--config\.([a-z][\w.]*\w)', text):
+    assert any(_has(config, field) for config in known), field
+
+
+def _has(config, field):
+  for name in field.split('.'):
+    if name not in config:
+      return False
+    config = config[name]
+  return True
+
+
+@pytest.mark.parametrize('document', DOCUMENTS)
+def test_options_of_our_programs_exist(document):
+  commands = COMMANDS.findall((ROOT / document).read_text())
+  assert commands
+  for program, options in commands:
+    module = program.removeprefix('-m ')
+    path = module if module == program else module.replace('.', '/')
+    files = [
+      file for end in ('', '.py', '/__main__.py') if (file := ROOT / f'{path}{end}').is_file()
+    ]
+    if module in ('pip', 'pytest', 'venv'):
+      continue
+    assert files, program
+    for option in re.findall(r'--(\w+)', options):
+      assert re.search(rf"'(--)?{option}'", files[0].read_text()), f'{program} --{option}'
+
+
+def rows():
+  """{config: its legal arguments} of the table."""
+  table = README.split('\n| config | arguments')[1].split('\n\n')[0]
+  found = re.findall(r'^\| `configs/(\w+)\.py` \| (.*?) \| ', table, re.MULTILINE)
+  return {name: ', '.join(re.findall(r'`(.+?)`', cell)) for name, cell in found}
+
+
+def test_every_config_has_a_row():
+  assert sorted(rows()) == CONFIGS
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_arguments_of_a_config_are_those_of_its_row(name):
+  with pytest.raises(UserError, match='legal, joined by commas: ') as error:
+    get_config(name, '?')
+  legal = str(error.value).split('joined by commas: ')[1].rstrip('.')
+  assert rows()[name].replace('\\|', '|') == legal

@@ -1,7 +1,6 @@
 """The real loop and the real commands, at a size that takes seconds."""
 
 import json
-import logging
 import os
 import pathlib
 import shutil
@@ -15,28 +14,19 @@ from PIL import Image
 
 import eval as evaluate_command
 import train as train_command
-from configs import rot_vqgan, rot_vqvae
+from configs import rot_vqgan, rot_vqvae, vqtorch
 from vqjax import run_folder
 from vqjax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-@pytest.fixture(autouse=True)
-def _restored_loggers():
-  names = ('vqjax', 'absl', 'jax', 'orbax')
-  before = {n: (logging.getLogger(n).level, logging.getLogger(n).propagate) for n in names}
-  handlers = logging.getLogger('vqjax').handlers
-  yield
-  for name, (level, propagate) in before.items():
-    logging.getLogger(name).setLevel(level)
-    logging.getLogger(name).propagate = propagate
-  logging.getLogger('vqjax').handlers = handlers
+pytestmark = [pytest.mark.xdist_group('train'), pytest.mark.usefixtures('restored_loggers')]
 
 
 def small(config):
-  config.data.image_size = config.model.resolution = 32
-  config.model.channels, config.model.norm_groups = 8, 2
+  config.data.image_size = config.model.resolution = 16
+  config.model.channels, config.model.norm_groups, config.model.num_res_blocks = 4, 2, 0
   config.quantizer.num_codes = 16
   config.batch_size, config.eval_images, config.sample_images = 16, 16, 4
   config.total_steps, config.log_every, config.eval_every, config.checkpoint_every = 4, 1, 2, 2
@@ -77,7 +67,7 @@ def test_a_run_leaves_what_it_promises(run):
   last = next(line for line in lines if line['step'] == 4 and 'loss' in line)
   assert ('gan_weight' in last) == (make is small_vqgan)
   picture = np.asarray(Image.open(workdir / 'samples' / 'held_out_00000004.png'))
-  assert picture.shape == (2 * 32 + 2, 4 * 32 + 3 * 2, 3)
+  assert picture.shape == (2 * 16 + 2, 4 * 16 + 3 * 2, 3)
   assert list(workdir.glob('events.out.tfevents.*'))
   folder, config = run_folder.read_config(workdir)
   assert run_folder.flatten(config) == run_folder.flatten(run_folder.to_json(make()))
@@ -126,6 +116,25 @@ def test_evaluation_writes_numbers_picture_and_page(run):
     np.testing.assert_allclose(first[name], line[f'eval/{name}'], rtol=1e-6)
 
 
+def test_a_classifier_is_trained_and_evaluated_without_pictures(tmp_path):
+  config = vqtorch.get_config('demo,task=classifier,step=baseline')
+  config.batch_size, config.eval_images = 64, 64
+  config.total_steps, config.log_every, config.eval_every, config.checkpoint_every = 4, 1, 2, 2
+  train_command.train(config, tmp_path)
+  lines = metrics(tmp_path)
+  assert {'cross_entropy', 'accuracy', 'commitment'} <= set(lines[0])
+  seen = {line['step']: line['eval/accuracy'] for line in lines if 'eval/accuracy' in line}
+  assert set(seen) == {2, 4}
+  assert not any('eval/psnr' in line for line in lines)
+  assert not list((tmp_path / 'samples').iterdir())
+  numbers = evaluate_command.evaluate(config, tmp_path)
+  assert numbers['step'] == (2 if seen[2] > seen[4] else 4)  # the best by accuracy
+  assert 0 < numbers['accuracy'] < 1
+  assert 'psnr' not in numbers
+  assert 'accuracy' in (tmp_path / 'eval' / 'report.html').read_text()
+  assert not (tmp_path / 'eval' / 'reconstructions.png').exists()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path):
   make, unbroken = run
   workdir = tmp_path / 'run'
@@ -154,10 +163,16 @@ def test_another_config_is_refused(run):
 # The commands, as a user types them.
 
 
-def command(*args, cwd=ROOT):
-  env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''}
+def command(*args, stdin=None):
+  env = {**os.environ, 'XLA_FLAGS': '', 'VQJAX_CACHE': '/no/such/cache'}
   return subprocess.run(
-    [sys.executable, *args], cwd=cwd, env=env, capture_output=True, text=True, check=False
+    [sys.executable, *args],
+    cwd=ROOT,
+    env=env,
+    input=stdin,
+    capture_output=True,
+    text=True,
+    check=False,
   )
 
 
@@ -168,7 +183,8 @@ def test_the_commands_from_training_to_report(tmp_path):
     'eval_images': 8,
     'batch_size': 4,
     'data.image_size': 16,
-    'model.channels': 8,
+    'model.channels': 4,
+    'model.num_res_blocks': 0,
     'gan.weight': 0.0,
   }
   flags = [f'--config.{name}={value}' for name, value in fields.items()]
@@ -191,36 +207,62 @@ def test_the_commands_from_training_to_report(tmp_path):
 VQGAN = '--config=configs/rot_vqgan.py'
 
 
-@pytest.mark.parametrize(
-  ('args', 'message'),
-  [
-    (['train.py'], '--config is missing'),
-    (['train.py', '--config=configs/rot_vqgam.py'], 'configs/rot_vqgam.py'),
-    (
-      ['train.py', f'{VQGAN}:dem'],
-      "config argument 'dem' is unknown; legal, joined by commas: demo",
-    ),
-    (['train.py', f'{VQGAN}:demo', '--config.batchsize=4'], 'batchsize'),
-    (['train.py', f'{VQGAN}:demo', '--config.batch_size=many'], 'batch_size'),
-    (['train.py', f'{VQGAN}:demo', '--wrokdir=x'], 'wrokdir'),
-    (['train.py', VQGAN, '--config.data.path=/no/such/folder'], '/no/such/folder'),
-    (['train.py', f'{VQGAN}:demo', '--config.require_backend=gpu'], "JAX found 'cpu'"),
-    (['train.py', f'{VQGAN}:demo', '--config.loss.perceptual=1'], '--config.loss.perceptual=0'),
-    (
-      ['train.py', f'{VQGAN}:demo', '--config.quantizer.estimator=rotate'],
-      'legal: straight_through',
-    ),
-    (['train.py', f'{VQGAN}:demo', '--workdir=/dev/null/run'], 'cannot make the run folder'),
-    (['eval.py'], '--workdir is missing'),
-    (['eval.py', '--workdir=/no/such/run'], '/no/such/run/config.json does not exist'),
-  ],
-)
-def test_a_mistake_gets_one_line(args, message):
-  done = command(*args)
-  assert done.returncode == 1, done.stdout + done.stderr
-  assert message in done.stderr
-  assert 'Traceback' not in done.stderr
-  assert sum(line.startswith('error: ') for line in done.stderr.splitlines()) == 1
+MISTAKES = [
+  (['train.py'], '--config is missing'),
+  (['train.py', '--config=configs/rot_vqgam.py'], 'configs/rot_vqgam.py'),
+  (
+    ['train.py', f'{VQGAN}:dem'],
+    "config argument 'dem' is unknown; legal, joined by commas: demo",
+  ),
+  (['train.py', f'{VQGAN}:demo', '--config.batchsize=4'], 'batchsize'),
+  (['train.py', f'{VQGAN}:demo', '--config.batch_size=many'], 'batch_size'),
+  (['train.py', f'{VQGAN}:demo', '--wrokdir=x'], 'wrokdir'),
+  (['train.py', VQGAN, '--config.data.path=/no/such/folder'], '/no/such/folder'),
+  (['train.py', f'{VQGAN}:demo', '--config.require_backend=gpu'], "JAX found 'cpu'"),
+  (['train.py', f'{VQGAN}:demo', '--config.loss.perceptual=1'], 'python -m vqjax.weights lpips'),
+  (
+    ['train.py', f'{VQGAN}:demo', '--config.quantizer.estimator=rotate'],
+    'legal: straight_through',
+  ),
+  (['train.py', f'{VQGAN}:demo', '--workdir=/dev/null/run'], 'cannot make the run folder'),
+  (['eval.py'], '--workdir is missing'),
+  (['eval.py', '--workdir=/no/such/run'], '/no/such/run/config.json does not exist'),
+]
+# Importing takes most of the time that a mistake takes: one process imports, the others are forks
+# of it, each a command like any other but for that.
+FORKS = """
+import json, os, runpy, sys, tempfile
+import eval, train
+
+for args in json.load(sys.stdin):
+  with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
+    if (child := os.fork()) == 0:
+      os.dup2(out.fileno(), 1)
+      os.dup2(err.fileno(), 2)
+      sys.argv = args
+      runpy.run_path(args[0], run_name='__main__')
+      os._exit(0)  # no mistake
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    texts = [file.seek(0) or file.read() for file in (out, err)]
+  print(json.dumps([status, *texts]))
+"""
+
+
+@pytest.fixture(scope='module')
+def mistakes():
+  """What each of MISTAKES came to: [exit status, stdout, stderr]."""
+  done = command('-c', FORKS, stdin=json.dumps([args for args, _ in MISTAKES]))
+  assert done.returncode == 0, done.stderr
+  return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize('case', range(len(MISTAKES)), ids=[' '.join(a) for a, _ in MISTAKES])
+def test_a_mistake_gets_one_line(case, mistakes):
+  status, stdout, stderr = mistakes[case]
+  assert status == 1, stdout + stderr
+  assert MISTAKES[case][1] in stderr
+  assert 'Traceback' not in stderr
+  assert sum(line.startswith('error: ') for line in stderr.splitlines()) == 1
 
 
 def test_a_batch_must_divide_over_the_devices(tmp_path):

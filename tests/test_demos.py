@@ -1,0 +1,84 @@
+"""The demos run: ten steps of each, through the real loop."""
+
+import functools
+import importlib
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import train as train_command
+from vqjax import sharding
+
+pytestmark = pytest.mark.usefixtures('restored_loggers')
+
+
+@pytest.fixture(autouse=True)
+def _one_device(monkeypatch):
+  """As on the machines that demos are for; and a program for eight takes longer to compile."""
+  one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+  monkeypatch.setattr(sharding, 'make_mesh', one)
+
+
+def demo(name, arg=''):
+  return importlib.import_module(f'configs.{name}').get_config(f'demo,{arg}')
+
+
+def run(config, workdir):
+  """Trains; returns what the last evaluation found and all that was logged."""
+  found = train_command.train(config, workdir)
+  return found, [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+# Steps before the generator's GAN term begins, and before the discriminator does. vqgan: both in
+# the middle of the run, where bugs hide. OptVQ: the discriminator from the first, as published.
+GAN_START = {'vqgan': (5, 5), 'optvq': (5, 0)}
+
+
+@pytest.mark.parametrize(
+  ('name', 'arg'),
+  [
+    # Those of rot_vqgan and rot_vqvae: test_train.py.
+    *((name, '') for name in ('rot_vitvqgan', 'vqgan', 'optvq', 'llamagen', 'maskgit', 'vqtorch')),
+    ('optvq', 'model=cifar10'),
+    ('optvq', 'model=mnist'),
+    ('vqtorch', 'task=classifier'),
+    ('vqtorch', 'step=alternating'),
+  ],
+)
+def test_a_demo_trains(name, arg, tmp_path):
+  config = demo(name, arg)
+  config.total_steps, config.log_every, config.eval_images, config.sample_images = 10, 1, 3, 3
+  config.eval_every = config.checkpoint_every = 10
+  config.batch_size = 4
+  if config.model.network == 'cnn':  # compiling takes nearly all the time
+    config.model.num_res_blocks, config.model.channel_mult = 0, (1, 2)
+  if config.gan.weight:
+    start, lead = GAN_START.get(name, (0, 0))
+    del config.gan.start_percent
+    config.gan.start_steps, config.gan.discriminator_lead_steps = start, start - lead
+  found, lines = run(config, tmp_path)
+
+  assert all(np.isfinite(list(line.values())).all() for line in lines)
+  logged = {line['step']: line for line in lines if 'loss' in line}
+  assert list(logged) == [*range(1, 11)]
+  if config.gan.weight:
+    assert [step for step in logged if 'generator' in logged[step]] == [*range(start + 1, 11)]
+    assert [step for step in logged if 'discriminator' in logged[step]] == [*range(lead + 1, 11)]
+  assert any('r1' in line for line in lines) == (config.gan.weight > 0 and config.gan.r1 > 0)
+  assert found['num_images'] == 3
+  assert 0 < found['usage'] <= 1
+
+  assert (tmp_path / 'config.json').exists()
+  assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['10']
+  assert len(list(tmp_path.glob('events.out.tfevents.*'))) == 1
+  if 'classifier' in arg:
+    assert 0 <= found['accuracy'] <= 1
+    assert not list((tmp_path / 'samples').iterdir())
+  else:
+    assert found['psnr'] > 0
+    with Image.open(tmp_path / 'samples' / 'held_out_00000010.png') as picture:
+      side = config.data.image_size
+      assert picture.size == (3 * side + 2 * 2, 2 * side + 2)

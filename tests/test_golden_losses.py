@@ -1,7 +1,5 @@
 """Discriminators and whole objectives of the original implementations, value by value."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,15 +11,6 @@ from vqjax.convert.names import PATCHGAN, STYLEGAN2
 from vqjax.recipe import Gan, Recipe
 from vqjax.state import Network
 from vqjax.tokenizer import Tokenizer
-
-# Compiling is nearly all the time that these tests take.
-compiled = functools.partial(
-  jax.jit,
-  compiler_options={
-    'xla_backend_optimization_level': 0,
-    'xla_llvm_disable_expensive_passes': True,
-  },
-)
 
 
 def part(data, prefix):
@@ -82,7 +71,7 @@ def objective_of(data, model, stats):
     logits, moved = model.apply(variables, x, mutable=['batch_stats'])
     return jnp.vdot(data['in_g'], logits), (logits, moved['batch_stats'])
 
-  return compiled(jax.value_and_grad(weighted, (0, 1), has_aux=True))
+  return jax.jit(jax.value_and_grad(weighted, (0, 1), has_aux=True))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +133,7 @@ def test_stylegan2():
   def r1(params):
     return losses.r1(jax.grad(lambda x: jnp.sum(apply(params, x)))(x))
 
-  @compiled
+  @jax.jit
   def everything(params):
     return (
       jax.value_and_grad(weighted, (0, 1), has_aux=True)(params, x),
@@ -249,7 +238,7 @@ def test_objective(name, monkeypatch):
     )
     return (y + data['conv_b'][None, None, None], jnp.sum(data['in_q'])), None
 
-  @compiled
+  @jax.jit
   def phases(params, network):
     generate = lambda opponent: objective.generator_gradient(
       recipe,

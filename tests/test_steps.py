@@ -17,7 +17,6 @@ from vqjax.quantizers import VectorQuantizer
 from vqjax.recipe import Gan, Recipe, Stage
 from vqjax.tokenizer import Tokenizer
 
-QUICK = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 RATE = 0.05
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
 BATCH = {'image': IMAGES, 'label': np.arange(8, dtype=np.int32) % 3}
@@ -62,17 +61,17 @@ def adversary(**fields):
 @functools.cache
 def perceptual():
   images = jnp.zeros((1, 16, 16, 3))
-  return jax.jit(LPIPS.init, compiler_options=QUICK)(jax.random.key(1), images, images)['params']
+  return jax.jit(LPIPS.init)(jax.random.key(1), images, images)['params']
 
 
 def create(plan):
   make = functools.partial(state.create, plan, image_shape=IMAGES.shape)
-  return jax.jit(make, compiler_options=QUICK)(jax.random.key(0))
+  return jax.jit(make)(jax.random.key(0))
 
 
 def trainer(plan, stage=None):
   step = functools.partial(steps.train_step, plan, stage=stage or Stage())
-  return jax.jit(step, compiler_options=QUICK)
+  return jax.jit(step)
 
 
 def train(plan, now, stage=None):
@@ -90,7 +89,7 @@ def test_what_the_discriminator_is_shown():
   plan = tiny(gan=gan)
   start = create(plan)
 
-  @functools.partial(jax.jit, compiler_options=QUICK)
+  @jax.jit
   def judged(generator):
     x = plan.tokenizer.normalize(IMAGES)
     y, _ = plan.tokenizer.apply({'params': generator.params, **generator.variables}, x)
@@ -178,7 +177,7 @@ def test_a_classifier_learns_labels():
   now, got = train(plan, now)
   np.testing.assert_allclose(got['loss'], 2 * got['cross_entropy'] + got['quantizer'], rtol=1e-5)
   assert 0 <= got['accuracy'] <= 1
-  evaluate = jax.jit(functools.partial(steps.eval_step, plan), compiler_options=QUICK)
+  evaluate = jax.jit(functools.partial(steps.eval_step, plan))
   batch = BATCH | {'mask': np.arange(8) < 5}
   pictures, values, mask, counts = evaluate(now.generator.params, now.generator.variables, batch)
   assert pictures == ()

@@ -1,7 +1,5 @@
 """Discriminators: sizes and properties; tests/test_golden_losses.py has the reference's values."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,7 +89,7 @@ def test_the_blur_is_the_depthwise_convolution(padding, stride):
 def test_equal_flat_images_have_finite_gradients(model):
   x = jnp.zeros((4, 8, 8, 3))
 
-  @functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+  @jax.jit
   def slope(x):
     variables = model.init(jax.random.key(0), x)
     apply = lambda x: model.apply(variables, x, mutable=['batch_stats'])[0]

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from vqjax.quantizers import (
@@ -15,6 +16,7 @@ from vqjax.quantizers import (
   LeastRecent,
   NormalCodebook,
   Residual,
+  Rotation,
   Sinkhorn,
   Sync,
   VectorQuantizer,
@@ -49,6 +51,22 @@ from vqjax.quantizers import (
       ),
     ),
     (
+      {
+        'num_codes': 8,
+        'estimator': {'name': 'rotation', 'scale': 'inv_norm', 'radial': 'drop'},
+        'learner': {'name': 'ema', 'decay': 0.8},
+        'codebook_init': 'normal',
+        'commitment_weight': 1.0,
+      },
+      VectorQuantizer(
+        8,
+        estimator=Rotation('inv_norm', 'drop'),
+        learner=Ema(0.8),
+        codebook_init=NormalCodebook(),
+        commitment_weight=1.0,
+      ),
+    ),
+    (
       {'name': 'grouped', 'groups': 2, 'base': {'num_codes': 8, 'learner': 'ema'}},
       Grouped(VectorQuantizer(8, learner=Ema()), 2),
     ),
@@ -72,6 +90,13 @@ def test_alternating_takes_its_optimizer_by_name():
   _, state = vq.apply(variables, z, train=True, mutable=['vq'])
   assert (state['vq']['codebook'] != variables['vq']['codebook']).any()
   assert jnp.isfinite(state['vq']['codebook']).all()
+
+
+def test_kaiming_codebook_has_the_reference_bound():
+  init = build({'num_codes': 32, 'codebook_init': 'kaiming'}).codebook_init
+  codebook = init(jax.random.key(0), (32, 8), jnp.float32)
+  bound = np.sqrt(6 / (32 * 8))
+  assert bound * 0.97 < jnp.abs(codebook).max() <= bound
 
 
 @pytest.mark.parametrize(
@@ -101,6 +126,17 @@ def test_alternating_takes_its_optimizer_by_name():
       {'num_codes': 8, 'learner': {'name': 'alternating', 'learning_rate': 1.0, 'speed': 2}},
       r"learner 'alternating', optimizer 'sgd': .*unexpected keyword argument 'speed'",
     ),
+    ({'num_code': 8}, r"'num_code' is no quantizer field of 'vector'; legal: num_codes, as"),
+    (
+      {'num_codes': 8, 'estimator': 'rotate'},
+      r"estimator is 'rotate'; legal: straight_through, ro",
+    ),
+    (
+      {'num_codes': 8, 'learner': {'name': 'ema', 'deca': 1}},
+      r"learner 'ema' has no setting 'deca'",
+    ),
+    ({'num_codes': 8, 'learner': {'name': 'ema', 'decay': 1.5}}, r'Ema\.decay is 1\.5; legal'),
+    ({'num_codes': 0}, r'num_codes is 0; legal: at least 2'),
   ],
 )
 def test_a_mistake_is_named(spec, message):

@@ -9,14 +9,11 @@ from vqjax.quantizers import (
   Ema,
   Gumbel,
   Orthogonality,
-  Rotation,
   Stochastic,
   Sync,
   VectorQuantizer,
-  build,
   rotation,
   straight_through,
-  vector,
 )
 
 
@@ -146,55 +143,10 @@ def build_fields():
   return ('num_codes', 'estimator', 'learner', 'sphere', 'codebook_init')
 
 
-# Building from a dict, and what a mistake gets.
-
-
-def test_build_equals_the_constructor():
-  spec = {
-    'num_codes': 8,
-    'estimator': {'name': 'rotation', 'scale': 'inv_norm', 'radial': 'drop'},
-    'learner': {'name': 'ema', 'decay': 0.8},
-    'codebook_init': 'normal',
-    'commitment_weight': 1.0,
-  }
-  vq = build(spec)
-  assert vq.estimator == Rotation('inv_norm', 'drop')
-  assert vq.learner == Ema(0.8)
-  assert build({'num_codes': 8}) == VectorQuantizer(8)
-
-
-@pytest.mark.parametrize(
-  ('spec', 'message'),
-  [
-    ({'num_code': 8}, r"'num_code' is no quantizer field of 'vector'; legal: num_codes, as"),
-    (
-      {'num_codes': 8, 'estimator': 'rotate'},
-      r"estimator is 'rotate'; legal: straight_through, ro",
-    ),
-    (
-      {'num_codes': 8, 'learner': {'name': 'ema', 'deca': 1}},
-      r"learner 'ema' has no setting 'deca'",
-    ),
-    ({'num_codes': 8, 'learner': {'name': 'ema', 'decay': 1.5}}, r'Ema\.decay is 1\.5; legal'),
-    ({'num_codes': 0}, r'num_codes is 0; legal: at least 2'),
-  ],
-)
-def test_build_names_the_mistake(spec, message):
-  with pytest.raises(ValueError, match=message):
-    build(spec)
-
-
 def test_mask_of_the_wrong_shape_is_named():
   vq, variables, z = make()
   with pytest.raises(ValueError, match=r'mask has shape \(4,\); z \(4, 6, 8\) needs \(4, 6\)'):
     vq.apply(variables, z, train=False, mask=jnp.ones(4, bool))
-
-
-def test_kaiming_codebook_has_the_reference_bound():
-  init = build({'num_codes': 32, 'codebook_init': 'kaiming'}).codebook_init
-  codebook = init(jax.random.key(0), (32, 8), jnp.float32)
-  bound = np.sqrt(6 / (32 * 8))
-  assert bound * 0.97 < jnp.abs(codebook).max() <= bound
 
 
 @pytest.mark.parametrize('choice', ['learner', 'init'])
@@ -231,60 +183,6 @@ def test_rows_that_are_not_finite_move_no_codebook():
   assert (state['vq']['codebook'] != without['vq']['codebook']).any()
   out, _ = step(z.at[0, 0].set(jnp.nan))
   assert jnp.isnan(out.loss)  # loud, not silent
-
-
-def test_an_annealed_temperature_follows_its_own_step():
-  """At a temperature that falls to almost nothing, the drawn code becomes the nearest."""
-  schedule = lambda step: jnp.where(step < 3, 100.0, 1e-6)
-  vq = VectorQuantizer(16, assign=Stochastic(schedule))
-  z = jax.random.normal(jax.random.key(1), (64, 8))
-  rngs = {'params': jax.random.key(0), 'vq': jax.random.key(0)}
-  variables = vq.init(rngs, z, train=True)
-  nearest = vq.apply(variables, z, train=False).indices
-  agreement = []
-  for step in range(5):
-    rngs = {'vq': jax.random.key(step)}
-    out, state = vq.apply(variables, z, train=True, mutable=['vq'], rngs=rngs)
-    variables |= state
-    agreement.append(float((out.indices == nearest).mean()))
-  assert max(agreement[:3]) < 0.5
-  assert agreement[3:] == [1, 1]
-  assert variables['vq']['step'] == 5
-
-
-def test_stochastic_draws_with_the_stated_probabilities():
-  z, codes = jnp.zeros((20_000, 1)), jnp.array([[0.5], [1.0], [-2.0]])
-  for squared in (False, True):
-    distance = np.abs(np.array([0.5, 1, 2])) ** (2 if squared else 1)
-    expected = np.exp(-distance / 0.7) / np.exp(-distance / 0.7).sum()
-    drawn = Stochastic(0.7, squared)(z, codes, key=jax.random.key(0))
-    np.testing.assert_allclose(np.bincount(drawn) / len(drawn), expected, atol=0.02)
-
-
-def test_gumbel_has_the_gradient_of_its_relaxation():
-  z = jax.random.normal(jax.random.key(1), (6, 4))
-  codes = jax.random.normal(jax.random.key(2), (5, 4))
-  key, t = jax.random.key(3), 0.8
-  vq = VectorQuantizer(5, assign=Gumbel(t), commitment_weight=0.0, codebook_weight=0.0)
-
-  def ours(codes, z):
-    out = vq.apply({'params': {'codebook': codes}}, z, train=True, rngs={'vq': key})
-    return jnp.sum(out.z_q**2), out
-
-  def relaxation(codes, z):
-    logits = -jnp.sum((z[:, None] - codes[None]) ** 2, -1)
-    noise = vq.apply(
-      {}, method=lambda m: jax.random.gumbel(m.make_rng('vq'), (6, 5)), rngs={'vq': key}
-    )
-    return jax.nn.softmax((logits + noise) / t) @ codes, (logits + noise).argmax(-1)
-
-  grads, out = jax.grad(ours, (0, 1), has_aux=True)(codes, z)
-  (_, chosen), pull = jax.vjp(relaxation, codes, z)
-  np.testing.assert_array_equal(out.indices, chosen)
-  np.testing.assert_array_equal(out.z_q, codes[chosen])
-  expected = pull((2 * codes[chosen], np.zeros(chosen.shape, jax.dtypes.float0)))
-  for a, b in zip(grads, expected, strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 # What wrong use gets.
@@ -326,15 +224,3 @@ def test_bad_input_is_named(z, mask, message):
 def test_impossible_fields_are_named(fields, message):
   with pytest.raises(ValueError, match=message):
     VectorQuantizer(**({'num_codes': 16} | fields))
-
-
-def test_rotation_with_drawn_codes_warns():
-  vector._warn_of_draws.cache_clear()
-  with pytest.warns(UserWarning, match='known to diverge: a drawn code may lie anywhere'):
-    VectorQuantizer(16, assign=Stochastic(), estimator=Sync(rotation))
-
-
-def test_a_draw_without_a_key_says_which():
-  vq = VectorQuantizer(16, assign=Stochastic())
-  with pytest.raises(ValueError, match=r'Stochastic draws codes and has no key; apply with rngs'):
-    vq.apply(vq.init(jax.random.key(0), jnp.ones((4, 8)), train=True), jnp.ones((4, 8)), train=True)

@@ -107,7 +107,7 @@ def test_restores_every_kind_of_leaf_bit_for_bit_onto_any_devices(directory, tar
     checkpoints.save(7, state, record)
   with Checkpoints(directory) as checkpoints:
     restored, read = checkpoints.restore(abstract(target))
-  assert read == record == read_record(directory)
+  assert read == record | {'step': 7} == read_record(directory)
   assert_equal(restored, state)
   placed = jax.tree.map(lambda x, at: x.sharding.is_equivalent_to(at, x.ndim), restored, target)
   assert all(jax.tree.leaves(placed))
@@ -138,7 +138,7 @@ def test_buffers_and_record_may_change_as_soon_as_save_returns(directory):
     jax.block_until_ready(overwrite(state))
     restored, read = checkpoints.restore(target)
   np.testing.assert_array_equal(restored['x'], expected)
-  assert read == {'seen': 1}
+  assert read == {'seen': 1, 'step': 1}
 
 
 def test_a_record_that_is_not_json_is_an_error_at_once(directory):
@@ -152,7 +152,7 @@ def test_a_step_is_saved_once(directory):
     checkpoints.save(1, create(2), {'time': 'second'})
   with Checkpoints(directory) as checkpoints:
     checkpoints.save(1, create(3), {'time': 'third'})
-    assert checkpoints.restore(abstract())[1] == {'time': 'first'}
+    assert checkpoints.restore(abstract())[1] == {'time': 'first', 'step': 1}
 
 
 @pytest.mark.parametrize(('mode', 'best'), [('max', 2), ('min', 3)])
@@ -197,7 +197,7 @@ def test_an_absent_step_names_the_legal_ones(directory):
     checkpoints.restore(abstract(), step=3)
   with pytest.raises(UserError, match=r'no checkpoint of step 3; legal: \[1, 2\]'):
     read_record(directory, step=3)
-  assert read_record(directory, step=1) == {'seen': 1}
+  assert read_record(directory, step=1) == {'seen': 1, 'step': 1}
 
 
 def test_another_tree_is_an_error_that_lists_every_difference(directory):
@@ -259,13 +259,13 @@ def test_a_damaged_checkpoint_is_moved_aside(directory, messages, file, harm):
   with Checkpoints(directory) as checkpoints:
     state, record = checkpoints.restore(abstract())
     assert_equal(state, create(4))
-    assert record == {'seen': 4}
+    assert record == {'seen': 4, 'step': 4}
     assert messages[1].endswith(f', moved to {aside / "6"}; using step 4')
     assert checkpoints.steps() == [4]
     checkpoints.save(6, create(6), {'seen': 'again'})
   assert (aside / '6' / 'state').exists()
   with Checkpoints(directory) as checkpoints:
-    assert checkpoints.restore(abstract())[1] == {'seen': 'again'}
+    assert checkpoints.restore(abstract())[1] == {'seen': 'again', 'step': 6}
   assert len(messages) == 2
 
 
@@ -358,6 +358,6 @@ def test_a_run_killed_while_it_saves_loses_only_that_step(directory, messages):
     assert messages == ['found an unfinished checkpoint of step 6; using step 4']
     state, record = checkpoints.restore(abstract())
     assert_equal(state, create(4))
-    assert record == read_record(directory) == {'seen': 4}
+    assert record == read_record(directory) == {'seen': 4, 'step': 4}
     checkpoints.save(6, create(6), {'seen': 6})
   assert sorted(path.name for path in directory.iterdir()) == ['4', '6']

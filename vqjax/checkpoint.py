@@ -81,7 +81,7 @@ class Checkpoints:
   def restore(self, abstract_state, step: int | None = None, *, part=False):
     """Returns (state, record) of the newest whole checkpoint, or None if the folder has none.
 
-    The record says its `step`, beside what it was saved with.
+    The record is what it was saved with, and its `step`.
 
     `abstract_state` has a `jax.ShapeDtypeStruct` for every array; its shardings are where the
     arrays go, whatever they were when saved. Everything stored is read once before that. A damaged
@@ -110,11 +110,10 @@ class Checkpoints:
       _compare(folder, content['arrays'], _arrays(abstract_state), part)
       if damaged:
         self._set_aside(damaged, step)
-      record = content['record'] | {'step': step}
       if part:
-        return _restore_part(folder / 'state', abstract_state), record
+        return _restore_part(folder / 'state', abstract_state), content['record']
       args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
-      return self._manager.restore(step, args=args).state, record
+      return self._manager.restore(step, args=args).state, content['record']
     if damaged:
       reasons = '\n'.join(f'  step {step}: {reason}' for step, reason in damaged.items())
       raise UserError(
@@ -177,7 +176,7 @@ class Checkpoints:
 
 
 def read_record(directory, step: int | None = None) -> dict:
-  """Reads the record of a checkpoint, the newest unless `step` says which, without its state.
+  """Reads what `restore` gives as the record, the newest unless `step` says which, alone.
 
   Raises:
     UserError: there is no checkpoint, or not this one, or its record is damaged.
@@ -254,8 +253,10 @@ def _require(step, steps, directory):
 
 
 def _read(folder):
-  """The content of a checkpoint's JSON item."""
-  return json.loads((folder / 'record' / 'metadata').read_text())
+  """The content of a checkpoint's JSON item; its record says the step too."""
+  content = json.loads((folder / 'record' / 'metadata').read_text())
+  content['record']['step'] = int(folder.name)
+  return content
 
 
 def _read_through(folder):

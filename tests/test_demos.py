@@ -53,8 +53,11 @@ def test_a_demo_trains(name, arg, tmp_path):
   config.total_steps, config.log_every, config.eval_images, config.sample_images = 10, 1, 3, 3
   config.eval_every = config.checkpoint_every = 10
   config.batch_size = 4
-  if config.model.network == 'cnn':  # compiling takes nearly all the time
+  # Compiling takes nearly all the time.
+  if config.model.network == 'cnn':
     config.model.num_res_blocks, config.model.channel_mult = 0, (1, 2)
+  if config.gan.weight and config.gan.r1:
+    config.data.image_size = 16
   if config.gan.weight:
     start, lead = GAN_START.get(name, (0, 0))
     del config.gan.start_percent

@@ -21,7 +21,7 @@ from vqjax.errors import UserError
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-pytestmark = [pytest.mark.xdist_group('train'), pytest.mark.usefixtures('restored_loggers')]
+pytestmark = pytest.mark.usefixtures('restored_loggers')
 
 
 def small(config):

@@ -11,8 +11,18 @@ Vector Quantized Networks (ICML 2023); the examples of its library.
 
 Data: MNIST through TFDS (--config.data.path is its data_dir), 28 x 28 pixels in [-1, 1].
 
-Expected: each step of the ladder uses more codes and reconstructs better than the one before; the
-examples print no table. On the digits of `:demo` a test holds this.
+Expected: the examples print no table. Ours, of 382 held-out digits, by
+`:demo,step=STEP --config.batch_size=64 --config.total_steps=300 --config.seed=SEED`, seeds 1, 2 and
+1234, lowest and highest (two cores of a shared x86-64 machine, JAX 0.10.2, 2026-11-21):
+
+  step         PSNR, dB         usage
+  baseline     15.25 to 15.48   1% to 3%
+  kmeans       18.19 to 19.01   25% to 39%
+  sync         18.38 to 19.09   28% to 41%   (against kmeans -0.1 to +0.2 dB: no clear gain here)
+  affine       18.58 to 19.31   31% to 45%
+  replacement  20.54 to 20.76   90% to 93%
+
+A test holds the order, without sync.
 
 Each step has the ones before it: kmeans seeds the codebook from the first batches, sync adds what
 the code's gradient lacks, affine moves all codes together, replacement revives codes unused for 20

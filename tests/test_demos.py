@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import itertools
 import json
 
 import jax
@@ -85,3 +86,33 @@ def test_a_demo_trains(name, arg, tmp_path):
     with Image.open(tmp_path / 'samples' / 'held_out_00000010.png') as picture:
       side = config.data.image_size
       assert picture.size == (3 * side + 2 * 2, 2 * side + 2)
+
+
+def test_optimal_transport_uses_all_codes_of_a_codebook_that_collapses(tmp_path):
+  training, held_out = {}, {}
+  for name in ('vqgan', 'optvq'):
+    config = demo(name)
+    config.gan.weight = 0.0  # nor do they differ in that, and half a minute of compiling goes
+    config.model.num_res_blocks, config.model.channel_mult = 0, (1, 2)
+    config.total_steps = config.eval_every = config.checkpoint_every = 60
+    config.log_every = 30
+    found, lines = run(config, tmp_path / name)
+    held_out[name] = found['usage']
+    training[name] = next(line['usage'] for line in lines if line['step'] == 60)
+  assert training['optvq'] == 1
+  assert held_out['optvq'] > 0.95  # of 54 images, by the nearest code
+  assert training['vqgan'] < 0.5
+  assert held_out['vqgan'] < 0.5
+
+
+def test_each_rung_of_the_ladder_improves_on_the_one_before(tmp_path):
+  # Not sync: by itself it makes no difference that shows through the seed's.
+  found = {}
+  for step in ('baseline', 'kmeans', 'affine', 'replacement'):
+    config = demo('vqtorch', f'step={step}')
+    config.batch_size, config.total_steps = 32, 200
+    config.log_every = config.eval_every = config.checkpoint_every = 200
+    found[step] = run(config, tmp_path / step)[0]
+  for metric in ('psnr', 'usage'):
+    values = [numbers[metric] for numbers in found.values()]
+    assert all(b > a for a, b in itertools.pairwise(values)), found

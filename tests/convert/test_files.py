@@ -53,6 +53,21 @@ def test_views_and_shared_storages(tmp_path, legacy):
   assert (content['scalar'], content['empty'].shape) == (5, (0, 3))
 
 
+def test_modules_of_torchscript(tmp_path):
+  """They are records; the archive's code and constants are not looked at."""
+  weight = write.tensor('w', ARRAYS['a.weight'])
+  body = write.module('net', {'conv': write.module('conv', {'weight': weight, 'stride': b'K\x02'})})
+  path = write.write_zip(tmp_path / 'x.pt', body, {'w': ARRAYS['a.weight']})
+  with zipfile.ZipFile(path, 'a') as archive:
+    archive.writestr('archive/constants.pkl', b'no pickle')
+    archive.writestr('archive/code/__torch__/net.py', 'raise SystemExit')
+  content = files.read(path)
+  assert content.of == '__torch__.net.Module'
+  conv = content.state['conv']
+  assert (conv.of, conv.state['stride']) == ('__torch__.conv.Module', 2)
+  np.testing.assert_array_equal(conv.state['weight'], ARRAYS['a.weight'])
+
+
 def test_a_zip_file_is_mapped_and_not_read(tmp_path):
   path = write.write_zip(tmp_path / 'x.pt', write.state_dict(ARRAYS), ARRAYS)
   array = files.read(path)['a.weight']

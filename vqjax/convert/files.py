@@ -1,9 +1,10 @@
 """The content of a published checkpoint's file, whatever its container; nothing in it is executed.
 
-Understood are PyTorch's zip files and the row of pickles that it wrote before 1.6, safetensors, a
-Hugging Face folder (config.json beside model.safetensors), and flax's msgpack. Tensors come as
-NumPy arrays in the file's own layout; those of a zip file are views of the mapped file, so that
-nothing is read before it is used.
+Understood are PyTorch's zip files (TorchScript's too, whose modules are records with tensors in
+their `state`) and the row of pickles that it wrote before 1.6, safetensors, a Hugging Face folder
+(config.json beside model.safetensors), and flax's msgpack. Tensors come as NumPy arrays in the
+file's own layout; those of a zip file are views of the mapped file, so that nothing is read before
+it is used.
 """
 
 import json

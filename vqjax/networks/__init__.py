@@ -8,6 +8,7 @@ kernel, `classifies`, whether it puts out logits, and, where it puts out images,
 
 from vqjax.networks.cnn import Decoder, Encoder
 from vqjax.networks.discriminators import PatchGAN
+from vqjax.networks.inception import Inception
 from vqjax.networks.lpips import LPIPS
 from vqjax.networks.maskgit import MaskGITDecoder, MaskGITEncoder
 from vqjax.networks.optvq_small import OptVQSmallDecoder, OptVQSmallEncoder
@@ -30,6 +31,7 @@ __all__ = [
   'NETWORKS',
   'Decoder',
   'Encoder',
+  'Inception',
   'MaskGITDecoder',
   'MaskGITDiscriminator',
   'MaskGITEncoder',

@@ -58,6 +58,11 @@ def state_dict(arrays, legacy=False):
   return mapping({key: tensor(key, array, legacy=legacy) for key, array in arrays.items()})
 
 
+def module(name, entries):
+  """An object of a module's class with attributes, as TorchScript's archives have them."""
+  return named(f'__torch__.{name}', 'Module') + b')\x81' + mapping(entries) + b'b'
+
+
 def write_zip(path, body, arrays):
   """A file of PyTorch since 1.6: `body` are the opcodes of data.pkl."""
   with zipfile.ZipFile(path, 'w') as archive:

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parent.parent / 'vqjax'
 FLOORS = (
   ('errors', 'quantizers'),
   ('networks',),
-  ('tokenizer', 'losses', 'metrics', 'pictures', 'durations'),
+  ('tokenizer', 'losses', 'metrics', 'feature_statistics', 'pictures', 'durations'),
   (
     *('optimizer', 'recipe', 'state', 'sharding', 'data', 'checkpoint', 'logging'),
     *('run_folder', 'weights', 'convert'),

@@ -1,0 +1,228 @@
+"""Statistics of what a network says about a set of images, streamed; and those on disk.
+
+Memory is that of the result, whatever the number of images, and the result is the same in whatever
+batches, order and parts they come, up to float64 rounding.
+"""
+
+import contextlib
+import os
+import pathlib
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg.blas import dsyrk
+from scipy.special import entr
+
+from vqjax.errors import UserError
+
+
+class FeatureStatistics:
+  """Mean and covariance of features [N D], in float64, with memory O(D^2).
+
+  Batches are merged pairwise (Chan, Golub & LeVeque 1983): with n and m rows, means a and b and
+  scatters `S = sum (x - mean)^T (x - mean)`, those of both are `S_a + S_b + n m / (n + m)
+  (b - a)^T (b - a)`. As every scatter is about its own mean, nothing large is ever subtracted.
+
+  Args:
+    width: D.
+
+  Attributes:
+    count: N, int.
+    mean: float64 [D].
+  """
+
+  def __init__(self, width: int):
+    self.count = 0
+    self.mean = np.zeros(width)
+    self._scatter = np.zeros((width, width), order='F')  # its upper triangle
+
+  def add(self, features):
+    """Adds features, float [B D], of images that count; a few dozen rows at a time are fastest.
+
+    Raises:
+      ValueError: another width.
+      UserError: features that are not finite.
+    """
+    features = np.asarray(features, np.float64)
+    if features.ndim != 2 or features.shape[1] != len(self.mean):
+      raise ValueError(f'features are [B {len(self.mean)}]; got {list(features.shape)}.')
+    _check_finite(features, 'features')
+    if len(features):
+      mean = features.mean(axis=0)
+      self._merge(len(features), mean, features - mean)
+
+  def merge(self, other: 'FeatureStatistics'):
+    """Adds what another process or part has seen."""
+    if len(other.mean) != len(self.mean):
+      raise ValueError(f'widths {len(self.mean)} and {len(other.mean)} do not merge.')
+    if other.count:
+      self._scatter += other._scatter
+      self._merge(other.count, other.mean, np.zeros((0, len(self.mean))))
+
+  def _merge(self, count, mean, deviations):
+    """Merges rows of which `deviations` are those from `mean` that are not in the scatter yet."""
+    total = self.count + count
+    shift = mean - self.mean
+    # The term between the means is one more row, so that a single product makes both.
+    between = np.sqrt(self.count * count / total) * shift
+    rows = np.concatenate([deviations, between[None]])
+    # BLAS adds to the triangle in place; NumPy's product and sum take eight times as long.
+    self._scatter = dsyrk(1.0, rows.T, beta=1.0, c=self._scatter, overwrite_c=True)
+    self.mean = self.mean + shift * (count / total)
+    self.count = total
+
+  @property
+  def covariance(self):
+    """`S / (N - 1)`, float64 [D D], as `np.cov`.
+
+    Raises:
+      UserError: fewer than two images.
+    """
+    if self.count < 2:
+      raise UserError(
+        f'a covariance needs at least 2 images, got {self.count}: evaluate on more of them.'
+      )
+    covariance = self._scatter / (self.count - 1)
+    covariance += np.triu(covariance, 1).T
+    return covariance
+
+  def save(self, path, provenance: str):
+    """Writes an `.npz` of `mu` and `sigma`, as pytorch-fid reads it, `count` and `provenance`.
+
+    Args:
+      path: of the file.
+      provenance: what the numbers are of: data, how it was prepared, the network's weights' hash.
+
+    Raises:
+      UserError: fewer than two images, or a path that cannot be written.
+    """
+    path = pathlib.Path(path)
+    arrays = {'mu': self.mean, 'sigma': self.covariance, 'count': self.count}
+    partial = path.with_name(f'partial-{os.getpid()}-{path.name}')
+    try:
+      with partial.open('wb') as file:  # by its path, NumPy would append .npz to the name
+        np.savez(file, provenance=np.str_(provenance), **arrays)
+      partial.replace(path)
+    except OSError as error:
+      with contextlib.suppress(OSError):
+        partial.unlink()
+      raise UserError(
+        f'cannot write {path}: {error.strerror}; name a file in a folder that can be written.'
+      ) from error
+
+
+class Precomputed(NamedTuple):
+  """Statistics that a file holds."""
+
+  mean: np.ndarray  # float64 [D]
+  covariance: np.ndarray  # float64 [D D]
+  count: int | None  # None and '' where others wrote the file
+  provenance: str
+
+
+def load(path, width: int | None = None) -> Precomputed:
+  """Reads the `mu` [D] and `sigma` [D D] of an `.npz` of ours, of pytorch-fid's or of ADM's.
+
+  Nothing else in it is read, so ADM's images (`arr_0`) cost nothing; nor is anything unpickled.
+
+  Args:
+    path: of the file.
+    width: D that is needed; any if None.
+
+  Raises:
+    UserError: no such file, or not statistics of that width.
+  """
+  advice = 'give statistics that vqjax, pytorch-fid or the ADM evaluation wrote'
+  try:
+    with open(path, 'rb') as opened:  # where this is left to NumPy, a damaged file stays open
+      file = np.load(opened, allow_pickle=False)
+      if not isinstance(file, np.lib.npyio.NpzFile):
+        raise UserError(f'{path} is a single array and no .npz of mu and sigma: {advice}.')
+      if missing := {'mu', 'sigma'} - set(file):
+        raise UserError(
+          f'{path} lacks {" and ".join(sorted(missing))} (it has {", ".join(file) or "nothing"}): '
+          f'{advice}.'
+        )
+      mean, covariance = file['mu'], file['sigma']
+      count = int(file['count']) if 'count' in file else None
+      provenance = str(file['provenance']) if 'provenance' in file else ''
+  except (zipfile.BadZipFile, zlib.error, ValueError, TypeError, EOFError) as error:
+    raise UserError(f'{path} is no .npz of numbers, or damaged: {advice}.') from error
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror}; {advice}.') from error
+  _check(path, mean, covariance, width, advice)
+  return Precomputed(mean.astype(np.float64), covariance.astype(np.float64), count, provenance)
+
+
+def _check(path, mean, covariance, width, advice):
+  found = f'mu {list(mean.shape)} and sigma {list(covariance.shape)}'
+  if mean.ndim != 1 or covariance.shape != (mean.size, mean.size):
+    raise UserError(f'{path} has {found}, legal are [D] and [D D]: {advice}.')
+  if width not in (None, mean.size):
+    raise UserError(
+      f'{path} has {found}, of another network than this one of {width} features: {advice}, of '
+      'the same network.'
+    )
+  for name, array in (('mu', mean), ('sigma', covariance)):
+    if array.dtype.kind not in 'fiu' or not np.isfinite(array).all():
+      raise UserError(f'{path} has a {name} that is not of finite real numbers: {advice}.')
+  asymmetry = np.abs(covariance - covariance.T).max(initial=0)
+  if asymmetry > 1e-5 * np.abs(covariance).max(initial=0):
+    raise UserError(
+      f'{path} has a sigma that is not symmetric (off by {asymmetry:.2g}), so no covariance: '
+      f'{advice}.'
+    )
+
+
+class InceptionScore:
+  """`metrics.inception_score` of one part, from sums over probabilities [N K].
+
+  `exp(H(mean p) - mean H(p))` with the entropy H, which is the mean divergence. With more parts the
+  score depends on the order of the images, so that it cannot be added up from anywhere.
+
+  Args:
+    width: K.
+  """
+
+  def __init__(self, width: int):
+    self.count = 0
+    self.sum = np.zeros(width)  # of p, [K]
+    self.entropy = 0.0  # sum of H(p)
+
+  def add(self, probabilities):
+    """Adds softmax outputs, float [B K], of images that count; raises as `FeatureStatistics`."""
+    p = np.asarray(probabilities, np.float64)
+    if p.ndim != 2 or p.shape[1] != len(self.sum):
+      raise ValueError(f'probabilities are [B {len(self.sum)}]; got {list(p.shape)}.')
+    _check_finite(p, 'probabilities')
+    self.count += len(p)
+    self.sum += p.sum(axis=0)
+    self.entropy += float(entr(p).sum())
+
+  def merge(self, other: 'InceptionScore'):
+    """Adds what another process or part has seen."""
+    self.count += other.count
+    self.sum = self.sum + other.sum
+    self.entropy += other.entropy
+
+  @property
+  def value(self) -> float:
+    """The score, in [1, K].
+
+    Raises:
+      UserError: there is no image yet.
+    """
+    if not self.count:
+      raise UserError('an Inception score needs at least 1 image, got 0: evaluate on more of them.')
+    return float(np.exp(entr(self.sum / self.count).sum() - self.entropy / self.count))
+
+
+def _check_finite(rows, what):
+  bad = np.count_nonzero(~np.isfinite(rows).all(axis=1))
+  if bad:
+    raise UserError(
+      f'the {what} of {bad} of {len(rows)} images are not finite: look at the reconstructions, '
+      'which have NaN if the training diverged, and evaluate an earlier checkpoint.'
+    )

@@ -11,7 +11,7 @@ from vqjax import pretrained
 from vqjax import reconstruct as command
 from vqjax.reconstruct import pad_to_tokens, reconstruct, reconstruct_picture
 
-(NAME,) = (name for name in CHECKPOINTS if name.startswith('vitvq'))
+NAME = next(name for name in CHECKPOINTS if name.startswith('vitvq'))
 UNIT = 8
 
 pytestmark = pytest.mark.usefixtures('restored_loggers')

@@ -23,7 +23,7 @@ from vqjax.errors import UserError
 from vqjax.tokenize import tokenize
 
 ROOT = pathlib.Path(__file__).parent.parent
-(NAME,) = (name for name in CHECKPOINTS if name.startswith('vitvq'))
+NAME = next(name for name in CHECKPOINTS if name.startswith('vitvq'))
 SETTINGS = {'batch_size': 8, 'shard_size': 3}
 UNREADABLE = 4
 

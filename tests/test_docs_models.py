@@ -12,9 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_data import CHECKPOINTS, checkpoint
+from ml_collections import ConfigDict
 
+import vqjax
 from vqjax import convert, recipe, tokenizer, weights
 from vqjax.convert import __main__ as command
+from vqjax.data import default_data
+from vqjax.tokenize import tokenize
 
 ROOT = pathlib.Path(__file__).parent.parent
 GUIDE = (ROOT / 'docs' / 'models.md').read_text()
@@ -29,7 +33,15 @@ def paths(tmp_path_factory):
   small, run = checkpoint(TINY)[0], tmp_path_factory.mktemp('runs') / 'run'
   command.convert(small, run)
   (optvq,) = (name for name in CHECKPOINTS if name.startswith('optvq_cifar10'))
-  return {'checkpoint': small, 'optvq_checkpoint': checkpoint(optvq)[0], 'run': run}
+  digits = ConfigDict({**default_data(), 'source': 'digits', 'image_size': 16})
+  token_folder = run.parent / 'tokens'
+  tokenize(vqjax.load(run), digits, token_folder, num_images=8, batch_size=8)
+  return {
+    'checkpoint': small,
+    'optvq_checkpoint': checkpoint(optvq)[0],
+    'run': run,
+    'token_folder': token_folder,
+  }
 
 
 @pytest.mark.parametrize('block', EXAMPLES, ids=lambda block: f'line_{line(block)}')

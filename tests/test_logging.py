@@ -152,3 +152,21 @@ def test_progress_line_measures_pace_without_compilation_and_pauses():
   # Twice as fast now; over both stretches, 1.5 s a step.
   assert progress.line(121, {}) == 'step 121/600 | 32.0 images/s | 0:11:58 left'
   assert progress.images_per_second == 32
+
+
+def test_progress_of_images_is_logged_now_and_then_and_at_the_end(caplog):
+  clock = Clock()
+  progress = logging.ImageProgress(100, clock=clock)
+  with caplog.at_level('INFO', 'vqjax'):
+    clock.now += 60  # The first images wait for the compiler.
+    progress.add(10)
+    for _ in range(3):
+      clock.now += 4
+      progress.add(20)
+    clock.now += 5
+    progress.add(30)
+  assert caplog.messages == [
+    'images 10/100',
+    'images 70/100 | 5.0 images/s | 0:00:06 left',
+    'images 100/100 | 6.0 images/s | 0:00:00 left',
+  ]

@@ -1,10 +1,15 @@
-"""What train.py and eval.py share as commands: flags in, one-line errors out."""
+"""What commands share: flags in, one-line errors out."""
 
 import sys
 
+import ml_collections
 from absl import app, flags
+from ml_collections import config_flags
 
 from vqjax.errors import UserError
+
+# KeyError and AttributeError: a field that the config does not have; str() would quote them.
+_MISTAKES = (flags.Error, KeyError, AttributeError, TypeError, ValueError)
 
 
 def run(main):
@@ -15,8 +20,7 @@ def run(main):
 def _reporting(main):
   def reported(argv):
     try:
-      if argv[1:]:
-        raise UserError(f'argument {argv[1]!r} is not understood; every option is --NAME=VALUE.')
+      _no_others(argv[1:])
       main()
     except UserError as error:
       _fail(error)
@@ -31,11 +35,47 @@ def _parse_flags(argv):
     return flags.FLAGS(argv)
   except UserError as error:  # the argument behind the colon of --config
     _fail(error)
-  except (flags.Error, KeyError, AttributeError, TypeError, ValueError) as error:
-    # KeyError and AttributeError: a field that the config does not have; str() would quote them.
-    while isinstance(error, BaseException) and error.args:
-      error = error.args[0]
-    _fail(' '.join(str(error).split()))
+  except _MISTAKES as error:
+    _fail(_words(error))
+
+
+def _no_others(arguments):
+  if arguments:
+    raise UserError(f'argument {arguments[0]!r} is not understood; every option is --NAME=VALUE.')
+
+
+def _words(error):
+  while isinstance(error, BaseException) and error.args:
+    error = error.args[0]
+  return ' '.join(str(error).split())
+
+
+def set_data(data, arguments):
+  """Sets fields of `data`, a config's, by arguments `--config.data.KEY=VALUE`; takes no others.
+
+  Raises:
+    UserError: another argument, another field, or a value of another type.
+  """
+  config, argv = ml_collections.ConfigDict({'data': data}), ['', *arguments]
+  values = flags.FlagValues()
+  try:
+    config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=argv)
+    others = values(argv)[1:]
+  except (KeyError, AttributeError) as error:
+    raise UserError(
+      f'--config has no field {_words(error)} here; legal: --config.data.KEY=VALUE with the keys of'
+      ' vqjax/data/defaults.py.'
+    ) from error
+  except _MISTAKES as error:
+    raise UserError(_words(error)) from error
+  _no_others(others)
+
+
+def require(args, **examples):
+  """Raises a UserError if one of the named options is missing in `args`, with its example."""
+  for name, example in examples.items():
+    if not getattr(args, name):
+      raise UserError(f'--{name} is missing; for example --{name}={example}.')
 
 
 def config_of(flag):

@@ -152,6 +152,29 @@ class Progress:
     return ' | '.join(parts)
 
 
+class ImageProgress:
+  """Logs `images 120/600 | 38.2 images/s | 0:00:13 left` every ten seconds, and at the end.
+
+  The first images count for no pace, since a program is compiled for them.
+  """
+
+  def __init__(self, total, *, seconds=10, clock=time.perf_counter):
+    self._done, self._total = 0, total
+    self._seconds, self._clock, self._logged = seconds, clock, clock()
+    self._progress = Progress(total, 1, clock=clock)
+
+  def add(self, images: int):
+    """Counts images that are done."""
+    first = not self._done
+    self._done += images
+    if first:
+      self._progress.start(self._done)
+    if self._clock() - self._logged >= self._seconds or self._done == self._total:
+      self._logged = self._clock()
+      line = self._progress.line(self._done, {}).removeprefix('step ')
+      std_logging.getLogger('vqjax').info('images %s', line)
+
+
 def _seconds_per_step(begin, end):
   """Mean seconds a step between two (step, time), or None if there was no step."""
   steps = end[0] - begin[0]

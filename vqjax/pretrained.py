@@ -23,10 +23,13 @@ class Pretrained:
     model: the linen module.
     variables: of the module, {'params': ..., 'vq': ...}.
     config: ConfigDict with at least its `model` and `quantizer` parts.
+    source: where it was loaded from, as `load` was told.
+    step: of the run's checkpoint; None for a published one.
   """
 
-  def __init__(self, model: tokenizer.Tokenizer, variables, config):
+  def __init__(self, model: tokenizer.Tokenizer, variables, config, source='', step=None):
     self.model, self.variables, self.config = model, variables, config
+    self.source, self.step = str(source), step
     self._encode = jax.jit(functools.partial(_encode, model))
     self._decode = jax.jit(functools.partial(_decode, model))
 
@@ -88,7 +91,8 @@ def load(source, *, format='auto', step=None, eval_assign=None, dtype=None) -> P
     path, config = run_folder.read_config(path)
     _override(config, eval_assign, dtype)
     model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
-    return Pretrained(model, read_variables(path, config, model, step)[0], config)
+    variables, step = read_variables(path, config, model, step)
+    return Pretrained(model, variables, config, source, step)
   if step is not None:
     raise UserError(f'step is {step}, but {source} is no run folder; leave it out.')
   published = convert.open_published(source, format)
@@ -96,7 +100,7 @@ def load(source, *, format='auto', step=None, eval_assign=None, dtype=None) -> P
   _override(config, eval_assign, dtype)
   model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
   variables = convert.variables_from(published, model, source)
-  return Pretrained(model, jax.tree.map(jnp.asarray, variables), config)
+  return Pretrained(model, jax.tree.map(jnp.asarray, variables), config, source)
 
 
 def read_variables(path, config, model, step=None, place=None):

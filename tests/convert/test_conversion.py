@@ -41,6 +41,7 @@ def test_the_commands_from_a_file_to_a_file(tmp_path, capsys):
   command.main([str(path), f'--out={run}'])
   assert 'is a checkpoint of vqgan' in capsys.readouterr().out
   tok = vqjax.load(run)
+  assert (tok.source, tok.step) == (str(run), 0)
   x = io['x'] * 0.5 + 0.5
   np.testing.assert_array_equal(tok.encode(x), io['indices'])
   export_main([str(run), '--format=vqgan', f'--out={out}'])

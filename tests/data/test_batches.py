@@ -174,6 +174,24 @@ def test_eval_limit():
   assert evaluate(source(3), limit=0) == []
 
 
+@pytest.mark.parametrize('processes', [1, 2])
+def test_eval_from_the_middle_is_the_end_of_the_whole(processes):
+  data = config(eval=AUGMENTED)
+  whole = evaluate(source(10), data, batch_size=2)
+  parts = [
+    evaluate(
+      source(10), data, start=4, limit=9, process_index=p, process_count=processes, batch_size=4
+    )
+    for p in range(processes)
+  ]
+  for key in ('image', 'label', 'mask'):
+    joined = np.stack([join(part, key) for part in parts], 1)
+    joined = joined.reshape(-1, *joined.shape[2:])
+    np.testing.assert_array_equal(joined[:5], join(whole, key)[4:9])
+    assert not joined[5:].any()
+    assert len(joined) == 8
+
+
 def test_random_eval_crops_repeat():
   data = config(eval=AUGMENTED)
   first = evaluate(source(), data)

@@ -11,5 +11,6 @@ importer of Grain and tensorflow_datasets; TensorFlow is never imported.
 from vqjax.data.batches import eval_batches, train_batches
 from vqjax.data.defaults import default_data
 from vqjax.data.sources import Source, make_source
+from vqjax.data.tokens import Tokens
 
-__all__ = ['Source', 'default_data', 'eval_batches', 'make_source', 'train_batches']
+__all__ = ['Source', 'Tokens', 'default_data', 'eval_batches', 'make_source', 'train_batches']

@@ -61,9 +61,10 @@ def eval_batches(
   batch_size: int,
   process_index: int = 0,
   process_count: int = 1,
+  start: int = 0,
   limit: int | None = None,
 ) -> grain.DatasetIterator:
-  """Every example of `source`, or the first `limit`, once and in order: this process's share.
+  """Every example of `source` from `start` up to `limit`, once and in order: this process's share.
 
   A batch is {'image': uint8 [local_B S S 3], 'label': int32 [local_B], 'mask': bool [local_B]}.
   All batches are full and all processes have equally many; the mask is False where an example is
@@ -86,10 +87,12 @@ def eval_batches(
     image = _transformed(transform, example, rng)
     return {'image': image, 'label': np.int32(example['label']), 'mask': np.True_}
 
-  padded = -(-count // batch_size) * batch_size
+  padded = start - (start - count) // batch_size * batch_size
   # The seed is fixed: a random eval crop is the same crop in every evaluation.
   examples = grain.MapDataset.range(padded).random_map(load, seed=0)
-  return _batches(examples[process_index::process_count], data, batch_size // process_count)
+  # As above, the slice comes last: an example is the same whatever the start.
+  share = examples[start + process_index :: process_count]
+  return _batches(share, data, batch_size // process_count)
 
 
 class _Reader:

@@ -14,6 +14,7 @@ _SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '
 _HELD_OUT = ('val', 'validation', 'test')
 _Choice = Callable[[list[str]], list[str]]
 DEMO = 'a config with :demo trains without any data'
+_ADVICE = f'point data.path at a folder of images; {DEMO}'
 
 
 class Folder:
@@ -26,7 +27,7 @@ class Folder:
 
   def __init__(self, root: pathlib.Path, keep: _Choice = list, what: str = 'images'):
     self._root = root
-    names = _image_names(root)
+    names = image_names(root)
     # Of all the names, so that a class has the same label on both sides of a hold-out.
     tops = {name.split('/')[0] for name in names if '/' in name}
     self._labels = {top: label for label, top in enumerate(sorted(tops))}
@@ -108,13 +109,16 @@ def _check_folder(path: pathlib.Path, field: str) -> None:
     raise UserError(f'{field}={path} is a file, not a folder; give the folder it is in; {DEMO}.')
 
 
-def _image_names(root: pathlib.Path) -> list[str]:
-  """Paths below `root`, with forward slashes, sorted by code point; hidden ones are skipped."""
+def image_names(root: pathlib.Path, advice: str = _ADVICE) -> list[str]:
+  """Paths below `root`, with forward slashes, sorted by code point; hidden ones are skipped.
+
+  Raises `UserError`, which ends with `advice`, if `root` cannot be listed or holds no image.
+  """
 
   def fail(error: OSError):
     raise UserError(
       f'cannot list {error.filename}: {error.strerror}; give yourself the right to read it, or'
-      f' choose another folder; {DEMO}.'
+      f' {advice}.'
     ) from error
 
   names, others = [], Counter()
@@ -132,7 +136,6 @@ def _image_names(root: pathlib.Path) -> list[str]:
     ranked = sorted(others, key=lambda suffix: (-others[suffix], suffix))[:5]
     found = ', '.join(f'{others[suffix]} {suffix}' for suffix in ranked) or 'no files'
     raise UserError(
-      f'{root} holds no image: found {found}, looked for {" ".join(_SUFFIXES)}; point'
-      f' data.path at a folder of images; {DEMO}.'
+      f'{root} holds no image: found {found}, looked for {" ".join(_SUFFIXES)}; {advice}.'
     )
   return sorted(names)

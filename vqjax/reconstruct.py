@@ -1,0 +1,141 @@
+"""Reconstructs pictures of any size by a trained tokenizer.
+
+python -m vqjax.reconstruct --workdir=RUN --input=PICTURES --out=OUT [--step=N]
+
+RUN is anything that `vqjax.load` takes. PICTURES is a picture, and OUT then a file that ends in
+.png; or a folder, and OUT a new one with a PNG of the same relative path for every picture in it.
+Every other size, in whole tokens, is compiled once, which takes seconds: many pictures go faster at
+one size.
+"""
+
+import argparse
+import logging
+import pathlib
+import sys
+
+import numpy as np
+from PIL import Image
+
+from vqjax import commands, pretrained
+from vqjax import logging as run_logging
+from vqjax.data.decode import UnreadableImage, decode
+from vqjax.data.folder import image_names
+from vqjax.errors import UserError
+
+log = logging.getLogger('vqjax')
+
+
+def reconstruct(tok: pretrained.Pretrained, pictures, out) -> int:
+  """Writes the reconstruction of every picture as a PNG; returns how many there are.
+
+  Unreadable pictures are named in the log and left out. If two names differ in their suffix alone,
+  all names keep theirs: a.jpg.png and a.bmp.png.
+
+  Args:
+    tok: the tokenizer.
+    pictures: a picture, upright as its EXIF says, grey or not, any transparency laid on white; or a
+      folder of them.
+    out: a file that is not there yet, and ends in .png; or a folder, new or empty.
+
+  Raises:
+    UserError: none of the pictures can be read, or `out` cannot be written or holds something.
+  """
+  targets = _targets(pathlib.Path(pictures).expanduser(), pathlib.Path(out).expanduser())
+  progress, unreadable = run_logging.ImageProgress(len(targets)), 0
+  for picture, target in targets.items():
+    try:
+      pixels = reconstruct_picture(tok, _read(picture))
+    except UnreadableImage as error:
+      unreadable += 1
+      log.warning('skipped unreadable image %s; %d so far', error, unreadable)
+    else:
+      _write(target, pixels)
+    progress.add(1)
+  if unreadable == len(targets):
+    raise UserError(
+      f'none of {unreadable} pictures in {pictures} could be read; the log names them and says why:'
+      ' mend them, or choose another --input.'
+    )
+  count = len(targets) - unreadable
+  log.info('written: %d of %d pictures, %s', count, len(targets), out)
+  return count
+
+
+def reconstruct_picture(tok: pretrained.Pretrained, image: np.ndarray) -> np.ndarray:
+  """One picture uint8 [H W 3] of any size -> its reconstruction, uint8 [H W 3]."""
+  height, width = image.shape[:2]
+  padded = pad_to_tokens(image, tok.model.downsample)
+  return np.asarray(tok.reconstruct(padded[None]))[0, :height, :width]
+
+
+def pad_to_tokens(image: np.ndarray, unit: int) -> np.ndarray:
+  """Extends [H W 3] to multiples of `unit` below and on the right, by its mirror image.
+
+  The outermost row is not repeated, unless it is the only one.
+  """
+  missing = [(0, -side % unit) for side in image.shape[:2]]
+  return np.pad(image, [*missing, (0, 0)], mode='reflect')
+
+
+def _targets(pictures, out):
+  """{picture: PNG to write}, after a look that nothing is in the way."""
+  if pictures.is_file():
+    if out.suffix.lower() != '.png' or out.exists():
+      state = 'is there already' if out.exists() else 'does not end in .png'
+      raise UserError(f'--out={out} {state}; legal for a picture: a new file, for example new.png.')
+    return {pictures: out}
+  if not pictures.is_dir():
+    raise UserError(
+      f'--input={pictures} does not exist (looked in {pathlib.Path.cwd()}); legal: a picture, or a '
+      'folder of pictures.'
+    )
+  if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    raise UserError(f'--out={out} is there already; legal for a folder: a new or empty folder.')
+  names = image_names(pictures, 'choose another --input')
+  stems = {name: name.rpartition('.')[0] for name in names}
+  if len(set(stems.values())) < len(names):
+    stems = {name: name for name in names}
+  return {pictures / name: out / f'{stem}.png' for name, stem in stems.items()}
+
+
+def _read(path):
+  try:
+    encoded = path.read_bytes()
+  except OSError as error:
+    raise UnreadableImage(str(path), error.strerror or str(error)) from error
+  return decode(encoded, str(path))
+
+
+def _write(path, pixels):
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+  except OSError as error:
+    raise UserError(
+      f'cannot write {path}: {error.strerror or error}; make room or choose another --out.'
+    ) from error
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command line: see the top of this file."""
+  parser = argparse.ArgumentParser(
+    'python -m vqjax.reconstruct', description=__doc__, allow_abbrev=False
+  )
+  parser.formatter_class = argparse.RawDescriptionHelpFormatter
+  parser.add_argument('--workdir', help='a run folder, or a published checkpoint')
+  parser.add_argument('--input', help='a picture, or a folder of pictures')
+  parser.add_argument('--out', help='a .png of a picture, a new folder of a folder')
+  parser.add_argument('--step', type=int, help='checkpoint of a run; the best by default')
+  args = parser.parse_args(argv)
+  try:
+    commands.require(args, workdir='runs/rot_vqgan_demo', input='photo.jpg', out='again.png')
+    run_logging.setup()  # before JAX looks for devices and talks about it
+    reconstruct(pretrained.load(args.workdir, step=args.step), args.input, args.out)
+  except UserError as error:
+    sys.exit(f'error: {error}')
+  except KeyboardInterrupt:
+    sys.exit('error: interrupted; run the same command again, with another --out.')
+
+
+if __name__ == '__main__':
+  main()

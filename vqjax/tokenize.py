@@ -1,0 +1,264 @@
+"""Writes the tokens of a data set's images, to train another model on.
+
+python -m vqjax.tokenize --workdir=RUN --out=DIR [--split=train] [--config.data.KEY=VALUE ...]
+
+RUN is anything that `vqjax.load` takes. The images are those of one split, each cut as evaluation
+cuts it (config.data.eval) whatever the split: no random crops and flips. DIR gets shards and an
+index.json that says what is in them; `vqjax.data.Tokens(DIR)` reads them, and
+`vqjax.load(RUN).decode` makes images again. Run again, the command goes on at the first shard that
+is not there.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import itertools
+import json
+import logging
+import pathlib
+import sys
+from functools import partial
+
+import jax
+import ml_collections
+import numpy as np
+
+import vqjax
+from vqjax import commands, pretrained, quantizers, run_folder, sharding
+from vqjax import data as datasets
+from vqjax import logging as run_logging
+from vqjax.data import tokens
+from vqjax.errors import UserError
+
+log = logging.getLogger('vqjax')
+
+# Of the index: what does not make other tokens.
+_FREE = ('format', 'vqjax', 'source', 'images', 'config_sha256', 'num_records', 'shards')
+
+
+def tokenize(
+  tok: pretrained.Pretrained,
+  data,
+  out,
+  *,
+  split='train',
+  batch_size=16,
+  num_images=None,
+  shard_size=10_000,
+  process_index=0,
+  process_count=1,
+) -> dict:
+  """Writes the tokens of the images that `data` describes to the folder `out`; returns its index.
+
+  Processes share the shards and nothing else, each with its own devices; the last one to finish
+  completes the index with `shards` and `num_records`. A file depends neither on how many processes
+  there are nor on interruptions. With a quantizer whose `eval_assign` looks at the whole batch, as
+  `Sinkhorn` does, tokens depend on `batch_size`, which the index then has too.
+
+  Args:
+    tok: the tokenizer.
+    data: section of a config, see `vqjax.data.default_data`.
+    out: the folder; one that these arguments began is gone on with.
+    split: of the data, 'train' or 'eval'.
+    batch_size: of this process, a multiple of its devices.
+    num_images: the first so many; all by default.
+    shard_size: images a shard.
+    process_index: of this process.
+    process_count: how many processes share the work.
+
+  Raises:
+    UserError: an argument, data or a folder that cannot be used; the message says why.
+  """
+  for name, value in (('num_images', num_images), ('shard_size', shard_size)):
+    if value is not None and value < 1:
+      raise UserError(f'--{name} is {value}; legal: 1 or more.')
+  mesh = sharding.make_mesh({'data': -1, 'fsdp': 1}, jax.local_devices())
+  sharding.check_batch_size(mesh, batch_size, '--batch_size')
+  tok.model.check_size(data.image_size, data.image_size)
+  source = datasets.make_source(data, split)
+  count = min(num_images or len(source), len(source))
+  index = _describe(tok, data, split, source, count, shard_size, batch_size)
+  out = pathlib.Path(out).expanduser()
+  index = _open(out, index)
+
+  names = tokens.shard_names(count, shard_size)
+  own = range(process_index, len(names), process_count)
+  shards = [i for i in own if not (out / names[i]).exists()]
+  if 'shards' in index and not shards:
+    log.info('%s is finished: %d records in %d shards', out, index['num_records'], len(names))
+    return index
+  log.info('%s: %s', split, source.description)
+  log.info('%d of %d shards are to be written', len(shards), len(own))
+  spans = {i: (i * shard_size, min((i + 1) * shard_size, count)) for i in shards}
+  progress = run_logging.ImageProgress(sum(stop - start for start, stop in spans.values()))
+  encode = partial(_encode, tok.model, jax.device_put(tok.variables, sharding.replicated(mesh)))
+  for i, (start, stop) in spans.items():
+    batches = datasets.eval_batches(source, data, batch_size=batch_size, start=start, limit=stop)
+    with contextlib.closing(batches):
+      records = _records(index, mesh, encode, batches, start, stop, progress)
+      tokens.write_shard(out / names[i], records)
+  return _finish(out, index, names)
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(model, variables, images, mask):
+  return model.apply(variables, model.normalize(images), mask=mask, method='encode').indices
+
+
+def _records(index, mesh, encode, batches, start, stop, progress):
+  """The records of the images from `start` to `stop`, as bytes."""
+  kind = tokens.record_type(index['token_shape'], index['num_codes'])
+
+  def encoded():
+    for batch in batches:
+      put = sharding.put_batch(mesh, {name: batch[name] for name in ('image', 'mask')})
+      yield batch, encode(put['image'], put['mask'])
+
+  # A batch is waited for when the next one is under way.
+  for (batch, found), _ in itertools.pairwise(itertools.chain(encoded(), [None])):
+    rows = np.zeros(len(batch['label']), kind)
+    rows['label'] = batch['label']
+    rows['index'] = start + np.arange(len(rows))
+    rows['tokens'] = jax.device_get(found)
+    yield from (row.tobytes() for row in rows[batch['mask']])
+    progress.add(min(len(rows), stop - start))
+    start += len(rows)
+
+
+def _describe(tok, data, split, source, count, shard_size, batch_size):
+  """The index before anything is written."""
+  model, size = tok.model, data.image_size
+  image = jax.ShapeDtypeStruct((batch_size, size, size, 3), np.uint8)
+  mask = jax.ShapeDtypeStruct((batch_size,), np.bool_)
+  shape = _encode.eval_shape(model, tok.variables, image, mask).shape[1:]
+  codes = model.quantizer.num_codes
+  fields = data.to_dict()
+  # How fast, and for training.
+  data = {name: fields[name] for name in fields if name not in ('threads', 'prefetch', 'train')}
+  config = ml_collections.ConfigDict(
+    {'model': tok.config.model, 'quantizer': tok.config.quantizer, 'data': data}
+  )
+  config = run_folder.to_json(config)
+  assign = getattr(model.quantizer.core, 'eval_assign', None)
+  batch = None if isinstance(assign, quantizers.Nearest | None) else batch_size
+  if batch:
+    log.warning('%s looks at the whole batch: tokens depend on --batch_size=%d', assign, batch)
+  return {
+    'format': tokens.FORMAT,
+    'record': 'label int32, position of the image in the source int32, tokens; little-endian',
+    'dtype': str(tokens.record_type(shape, codes)['tokens'].base),
+    'token_shape': list(shape),
+    'num_codes': codes,
+    'bits_per_token': (codes - 1).bit_length(),
+    'assignment': 'rounding' if assign is None else str(assign),
+    'batch_size': batch,  # if tokens depend on it
+    'images': source.description,
+    'split': split,
+    'num_images': count,
+    'shard_size': shard_size,
+    'image_size': size,
+    'preprocessing': 'config.data.eval: no random crop or flip beyond what it says',
+    'source': tok.source,
+    'step': tok.step,
+    'weights_sha256': _sha256_of(tok.variables),
+    'config_sha256': hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+    'config': config,
+    'vqjax': vqjax.__version__,
+  }
+
+
+def _sha256_of(variables):
+  """Of names, types, shapes and values."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+    digest.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}'.encode())
+    digest.update(np.asarray(leaf).tobytes())
+  return digest.hexdigest()
+
+
+def _open(out, index):
+  """Makes the folder with this index, or checks that it has it; returns what it has."""
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f'cannot make {out}: {error.strerror}; choose another --out.') from error
+  if (out / tokens.INDEX).exists():
+    there = tokens.read_index(out)
+    kept = lambda fields: run_folder.flatten({k: fields[k] for k in fields if k not in _FREE})
+    if changes := run_folder.difference(kept(there), kept(index)):
+      listed = '; '.join(f'{n}: {old!r} there, {new!r} now' for n, (old, new) in changes.items())
+      raise UserError(f'{out} holds other tokens ({listed}); choose another --out, or remove it.')
+    return there
+  if others := sorted(path.name for path in out.iterdir() if not path.name.startswith('.')):
+    raise UserError(
+      f'{out} holds {others[0]} but no {tokens.INDEX}; choose another --out, a new or empty folder.'
+    )
+  tokens.write_index(out, index)
+  return index
+
+
+def _finish(out, index, names):
+  """Completes the index if all shards are there; returns it."""
+  if missing := [name for name in names if not (out / name).exists()]:
+    log.info('%d of %d shards are still to come from other processes', len(missing), len(names))
+    return index
+  shards = [{'name': name, 'records': tokens.count_records(out / name)} for name in names]
+  total = sum(shard['records'] for shard in shards)
+  if not total:
+    raise UserError(
+      f'none of {index["images"]} could be read; the log names them and says why: mend them, remove'
+      f' {out}, and run the same command again.'
+    )
+  index = {**index, 'num_records': total, 'shards': shards}
+  tokens.write_index(out, index)
+  if missing := index['num_images'] - total:
+    log.warning('%d of %d images could not be read and have no tokens', missing, total + missing)
+  log.info('done: %d records in %d shards, %s', total, len(names), out)
+  log.info('next: tokens = vqjax.data.Tokens(%r)', str(out))
+  return index
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command line: see the top of this file."""
+  parser = argparse.ArgumentParser(
+    'python -m vqjax.tokenize', description=__doc__, allow_abbrev=False
+  )
+  parser.formatter_class = argparse.RawDescriptionHelpFormatter
+  parser.add_argument('--workdir', help='a run folder, or a published checkpoint')
+  parser.add_argument('--out', help='the folder to write')
+  parser.add_argument('--split', default='train', choices=['train', 'eval'])
+  parser.add_argument('--step', type=int, help='checkpoint of a run; the best by default')
+  parser.add_argument('--num_images', type=int, help='the first so many; all by default')
+  parser.add_argument('--batch_size', type=int, help="of a process; the run's by default")
+  parser.add_argument(
+    '--shard_size', type=int, default=10_000, help='images a file, what a crash costs (%(default)s)'
+  )
+  args, others = parser.parse_known_args(argv)
+  try:
+    commands.require(args, workdir='runs/rot_vqgan_demo', out='tokens')
+    run_logging.setup()  # before JAX looks for devices and talks about it
+    run_logging.setup(jax.process_index() == 0)
+    tok = pretrained.load(args.workdir, step=args.step)
+    config = tok.config
+    data = config.get('data', ml_collections.ConfigDict(datasets.default_data()))
+    commands.set_data(data, others)
+    batch_size = config.get('batch_size', 16) // config.get('accumulate', 1)
+    tokenize(
+      tok,
+      data,
+      args.out,
+      split=args.split,
+      batch_size=batch_size if args.batch_size is None else args.batch_size,
+      num_images=args.num_images,
+      shard_size=args.shard_size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+  except UserError as error:
+    sys.exit(f'error: {error}')
+  except KeyboardInterrupt:
+    sys.exit('error: interrupted; run the same command again to go on.')
+
+
+if __name__ == '__main__':
+  main()

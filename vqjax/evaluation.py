@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -28,13 +29,34 @@ NOT_COMPUTED = {
 }
 
 
+class Pictures(NamedTuple):
+  """Some images with their reconstructions."""
+
+  positions: np.ndarray  # int64 [n], in the order of the set
+  psnr: np.ndarray  # float64 [n], dB
+  originals: np.ndarray  # uint8 [n H W 3]
+  reconstructions: np.ndarray  # uint8 [n H W 3]
+
+
+class Cloud(NamedTuple):
+  """Latents of some images, the code that each became, and the codebook, all in one space."""
+
+  latents: np.ndarray  # float32 [n D]
+  quantized: np.ndarray  # float32 [n D]
+  codes: np.ndarray | None  # float32 [K D]; None where codes are not vectors of this space
+
+
 @dataclasses.dataclass
 class Evaluation:
   """What `evaluate` found."""
 
-  metrics: dict  # keys of PROTOCOL, and num_images
-  pictures: list[np.ndarray]  # some originals, their reconstructions, uint8 [n H W 3]; or none
-  code_counts: np.ndarray  # int64 [K]
+  metrics: dict[str, float | int | None]
+  missing: dict[str, str]  # by the name of a metric that is None: what it needs, and the command
+  code_counts: np.ndarray | None = None  # int64 [K]; None where there are no tokens
+  samples: Pictures | None = None  # evenly spread over the set; None of a classifier
+  best: Pictures | None = None  # by PSNR, the best first
+  worst: Pictures | None = None  # the worst first
+  cloud: Cloud | None = None
 
 
 def make_eval_step(recipe, mesh):

@@ -1,43 +1,74 @@
-"""Evaluates a trained tokenizer on held-out images.
+"""Evaluates a trained tokenizer on held-out images, or any two folders of images.
 
-python eval.py --workdir=runs/NAME [--step=N] [--num_images=N] [--data_path=FOLDER]
+python eval.py --workdir=runs/NAME [--step=N] [--data_path=FOLDER] [--rounding=uint8|none|wrap]
+python eval.py --originals=FOLDER --reconstructions=FOLDER --out=FOLDER
 
-Writes eval/metrics.json, eval/reconstructions.png and eval/report.html into the run folder, and
-prints the numbers with their protocol.
+Both take --num_images=N, --batch_size=N, --reference=FILE, --save_reference=FILE and --quick.
+Writes metrics.json, reconstructions.png, pictures.npz and report.html into the run's folder eval/,
+or into --out, and prints the numbers, each with its protocol.
 """
 
+import contextlib
+import functools
 import json
 import logging
+import pathlib
 
 import jax
 from absl import flags
 
-from vqjax import commands, evaluation, pretrained, recipe, report, run_folder, sharding
+from vqjax import (
+  commands,
+  evaluation,
+  feature_statistics,
+  pretrained,
+  recipe,
+  report,
+  run_folder,
+  scoring,
+  sharding,
+)
 from vqjax import data as datasets
 from vqjax import logging as run_logging
+from vqjax.data.pairs import open_pairs, pair_batches
 from vqjax.errors import UserError
 
 log = logging.getLogger('vqjax')
 
+SAMPLES = 32  # images in the report, evenly spread over the set
 
-def evaluate(config, workdir, *, step=None, num_images=None) -> dict:
-  """Evaluates the run in `workdir`, trained by `config`; returns what metrics.json holds.
+
+def evaluate(
+  config,
+  workdir,
+  *,
+  step=None,
+  num_images=None,
+  batch_size=None,
+  rounding='uint8',
+  out=None,
+  **more,
+) -> dict:
+  """Evaluates the run in `workdir`, trained by `config`; returns the numbers of metrics.json.
 
   Args:
     config: the run's config, possibly with other `data` fields.
     workdir: folder of the run.
     step: of the checkpoint; None for the best by held-out PSNR (accuracy of a classifier).
     num_images: how many held-out images; None for all.
+    batch_size: of all devices together; the config's by default. No number depends on it.
+    rounding: of reconstructions before they are compared, a name in `scoring.ROUNDINGS`.
+    out: folder for the report; `eval` in the run's by default.
+    **more: `reference`, `save_reference` and `quick`, see `compare_folders`.
 
   Raises:
     UserError: no usable checkpoint, or data that cannot be read.
   """
-  run_logging.setup()  # before JAX looks for devices and talks about it
-  first = jax.process_index() == 0
-  run_logging.setup(first)
+  _start()
+  _check(num_images, batch_size)
   mesh = sharding.make_mesh(config.mesh)
-  batch_size = config.batch_size // config.accumulate
-  sharding.check_batch_size(mesh, batch_size, 'config.batch_size / config.accumulate')
+  batch_size = batch_size or config.batch_size // config.accumulate
+  sharding.check_batch_size(mesh, batch_size, 'the batch size of the evaluation')
   source = datasets.make_source(config.data, 'eval')
   size = config.data.image_size
   plan = recipe.for_evaluation(config)
@@ -50,60 +81,225 @@ def evaluate(config, workdir, *, step=None, num_images=None) -> dict:
     place=lambda tree: sharding.target(tree, sharding.state(mesh, tree)),
   )
   params = variables.pop('params')
-
-  result = evaluation.evaluate(
-    evaluation.make_eval_step(plan, mesh),
-    mesh,
-    params,
-    variables,
-    datasets.eval_batches(
-      source,
-      config.data,
-      batch_size=batch_size,
-      limit=num_images,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    ),
-    pictures=evaluation.spread(min(num_images or len(source), len(source)), 32),
+  networks = _networks(more)
+  batches = lambda: datasets.eval_batches(
+    source,
+    config.data,
+    batch_size=batch_size,
+    limit=num_images,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
   )
-  numbers = {**result.metrics, **dict.fromkeys(evaluation.NOT_COMPUTED), 'step': step}
+  evaluator = evaluation.make_eval_step(plan, mesh, networks=networks, rounding=rounding)
+  quantizer = plan.tokenizer.quantizer
   protocol = {
     'run': str(workdir),
     'data': source.description,
     'images': f'{size} x {size}, ' + json.dumps(config.data.eval.to_dict()),
-    'rounding': 'clipped to [0, 1], rounded to 8 bits',
+    'rounding': scoring.ROUNDING_PROTOCOL[rounding],
     # A Sinkhorn assignment depends on the whole batch, so the reader must know.
-    'tokens': f'taken by {getattr(plan.tokenizer.quantizer.core, "eval_assign", "rounding")}',
+    'tokens': f'taken by {getattr(quantizer.core, "eval_assign", "rounding")}',
     'weights': 'moving average' if config.ema_decay else 'as trained',
-    'computed on': f'{jax.devices()[0].device_kind}, model in {config.model.dtype}',
-    'metrics': evaluation.PROTOCOL | evaluation.NOT_COMPUTED,
+    'computed on': f'{_device()}, model in {config.model.dtype}',
   }
-  if first:
-    report.write(workdir / 'eval', numbers, protocol, result)
+  found = _evaluate(
+    functools.partial(evaluator, params, variables),
+    batches(),
+    networks,
+    (size, size),
+    protocol,
+    total=min(num_images or len(source), len(source)),
+    num_codes=plan.num_codes,
+    classifies=plan.tokenizer.classifies,
+    **more,
+  )
+  with contextlib.closing(batches()) as first:
+    found.cloud = evaluation.cloud(plan, params, variables, next(first)['image'])
+  curves = pathlib.Path(workdir) / 'metrics.jsonl'
+  out = pathlib.Path(out or pathlib.Path(workdir) / 'eval')
+  return _write(out, found, protocol, {'step': step}, curves if curves.exists() else None)
+
+
+def compare_folders(
+  originals,
+  reconstructions,
+  out,
+  *,
+  num_images=None,
+  batch_size=16,
+  reference=None,
+  save_reference=None,
+  quick=False,
+) -> dict:
+  """Evaluates images that another program made; returns the numbers of metrics.json.
+
+  Args:
+    originals: folder of images.
+    reconstructions: folder with images of the same names, whatever their suffix, and size.
+    out: folder for the report.
+    num_images: how many, in the order of their names; None for all.
+    batch_size: of all devices together. No number depends on it.
+    reference: an `.npz` of statistics, for rFID to compare with in place of the originals.
+    save_reference: such a file to be written, of the originals.
+    quick: without LPIPS and Inception, which take nearly all the time.
+
+  Raises:
+    UserError: folders or images that do not fit together, or cannot be read.
+  """
+  _start()
+  _check(num_images, batch_size)
+  mesh = sharding.make_mesh({'data': -1, 'fsdp': 1})
+  sharding.check_batch_size(mesh, batch_size, '--batch_size')
+  pairs = open_pairs(originals, reconstructions)
+  more = {'reference': reference, 'save_reference': save_reference, 'quick': quick}
+  networks = _networks(more)
+  total = min(num_images or len(pairs), len(pairs))
+  height, width = pairs.size
+  protocol = {
+    'run': str(reconstructions),
+    'data': f'{total} images of {originals}',
+    'images': f'{height} x {width}, as they are in the files',
+    'rounding': 'none: 8 bits as they are in the files',
+    'computed on': _device(),
+  }
+  found = _evaluate(
+    evaluation.make_pair_step(mesh, networks),
+    pair_batches(pairs, batch_size, total),
+    networks,
+    pairs.size,
+    protocol,
+    total=total,
+    **more,
+  )
+  return _write(pathlib.Path(out), found, protocol, {}, None)
+
+
+def _start():
+  run_logging.setup()  # before JAX looks for devices and talks about it
+  run_logging.setup(jax.process_index() == 0)
+
+
+def _check(num_images, batch_size):
+  for name, value in (('num_images', num_images), ('batch_size', batch_size)):
+    if value is not None and value < 1:
+      raise UserError(f'--{name} is {value}; legal: 1 or more.')
+
+
+def _device():
+  precision = jax.config.jax_default_matmul_precision or 'default'
+  return f'{jax.devices()[0].device_kind}, products of the model in {precision} precision'
+
+
+def _networks(more):
+  return {} if more.get('quick') else scoring.load_networks()
+
+
+def _evaluate(
+  evaluator,
+  batches,
+  networks,
+  size,
+  protocol,
+  *,
+  total,
+  num_codes=None,
+  classifies=False,
+  reference=None,
+  save_reference=None,
+  quick=False,
+):
+  """Runs it; completes the protocol by what the numbers mean and why some are missing."""
+  if save_reference and 'inception' not in networks:
+    raise UserError(
+      f'--save_reference={save_reference} {scoring.missing({}, size)["rfid"]}, without --quick.'
+    )
+  statistics = feature_statistics.load(reference, width=2048) if reference else None
+  found = evaluation.evaluate(
+    evaluator,
+    batches,
+    num_codes=num_codes,
+    samples=evaluation.spread(total, SAMPLES),
+    reference=statistics,
+  )
+  meaning = scoring.definitions(networks)
+  if statistics:
+    of = f', {statistics.count} images' if statistics.count else ''
+    meaning['rfid'] += f'; against {reference}{of}, {statistics.provenance or "origin unknown"}'
+  else:
+    meaning['rfid'] += '; against the originals of the same images'
+  if not classifies:
+    gaps = scoring.missing(networks, size)
+    found.missing |= dict.fromkeys(gaps, 'left out by --quick') if quick else gaps
+    found.metrics = dict.fromkeys(gaps) | found.metrics
+  if found.statistics and found.statistics.count <= len(found.statistics.mean):
+    meaning['rfid'] += (
+      f'; far above that of many images, as there are only {found.statistics.count}'
+    )
+  meaning |= found.missing
+  protocol['metrics'] = {name: meaning[name] for name in found.metrics if name in meaning}
+  if save_reference and jax.process_index() == 0:
+    found.statistics.save(save_reference, f'{protocol["data"]}, {protocol["images"]}')
+    log.info('written: %s', save_reference)
+  return found
+
+
+def _write(out, found, protocol, more, curves):
+  numbers = {**found.metrics, **more}
+  if jax.process_index() == 0:
+    report.write(out, numbers, protocol, found, curves)
     log.info(report.table(numbers, protocol))
-    log.info('written: %s', workdir / 'eval' / 'report.html')
+    log.info('written: %s', out / 'report.html')
   return numbers
 
 
 if __name__ == '__main__':
-  workdir_flag = flags.DEFINE_string(
-    'workdir', None, 'Folder of a run of train.py, or of vqjax.convert.'
+  string, integer = flags.DEFINE_string, flags.DEFINE_integer
+  workdir_flag = string('workdir', None, 'Folder of a run of train.py, or of vqjax.convert.')
+  step_flag = integer('step', None, 'Checkpoint; the best by held-out PSNR by default.')
+  data_path_flag = string('data_path', None, 'Another config.data.path than trained on.')
+  rounding_flag = flags.DEFINE_enum(
+    'rounding', 'uint8', list(scoring.ROUNDINGS), 'Of reconstructions before they are compared.'
   )
-  step_flag = flags.DEFINE_integer(
-    'step', None, 'Checkpoint; the best by held-out PSNR by default.'
-  )
-  num_images_flag = flags.DEFINE_integer('num_images', None, 'Held-out images; all by default.')
-  data_path_flag = flags.DEFINE_string(
-    'data_path', None, 'Another config.data.path than trained on.'
-  )
+  originals_flag = string('originals', None, 'Folder of images, in place of a run.')
+  reconstructions_flag = string('reconstructions', None, 'Folder of what was made of them.')
+  out_flag = string('out', None, "Folder for the report; a run's is eval/ in it by default.")
+  num_images_flag = integer('num_images', None, 'So many images; all by default.')
+  batch_size_flag = integer('batch_size', None, "Images at a time; by default the run's.")
+  reference_flag = string('reference', None, 'Statistics (.npz) that rFID compares with.')
+  save_reference_flag = string('save_reference', None, 'Where to write those of the originals.')
+  quick_flag = flags.DEFINE_bool('quick', False, 'Without LPIPS, rFID and Inception score.')
 
   def main():
     """Reads the flags and evaluates."""
+    shared = {
+      'num_images': num_images_flag.value,
+      'reference': reference_flag.value,
+      'save_reference': save_reference_flag.value,
+      'quick': quick_flag.value,
+    }
+    if originals_flag.value or reconstructions_flag.value:
+      folders = originals_flag.value, reconstructions_flag.value, out_flag.value
+      if workdir_flag.value or not all(folders):
+        raise UserError(
+          'two folders of images are evaluated by --originals, --reconstructions and --out '
+          'together, without --workdir.'
+        )
+      batch_size = batch_size_flag.value or 2 * jax.device_count()
+      compare_folders(*folders, batch_size=batch_size, **shared)
+      return
     if not workdir_flag.value:
       raise UserError('--workdir is missing; for example --workdir=runs/rot_vqgan_demo.')
     workdir, config = run_folder.read_config(workdir_flag.value)
     if data_path_flag.value:
       config.data.path = data_path_flag.value
-    evaluate(config, workdir, step=step_flag.value, num_images=num_images_flag.value)
+    evaluate(
+      config,
+      workdir,
+      step=step_flag.value,
+      rounding=rounding_flag.value,
+      batch_size=batch_size_flag.value,
+      out=out_flag.value,
+      **shared,
+    )
 
   commands.run(main)

@@ -192,7 +192,7 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
       if due('eval_every', step):
         with progress.pause():
           held_out = _evaluate(
-            config, sources['eval'], eval_step, mesh, now, writer, step, processes
+            config, plan, sources['eval'], eval_step, now, writer, step, processes
           )
 
       if due('checkpoint_every', step):
@@ -249,7 +249,7 @@ def _summary(pending, workdir):
   return summary
 
 
-def _evaluate(config, source, eval_step, mesh, now, writer, step, processes):
+def _evaluate(config, plan, source, eval_step, now, writer, step, processes):
   """Evaluates on held-out images, logs numbers and a picture; returns the numbers."""
   batches = datasets.eval_batches(
     source,
@@ -259,17 +259,17 @@ def _evaluate(config, source, eval_step, mesh, now, writer, step, processes):
     **processes,
   )
   found = evaluation.evaluate(
-    eval_step,
-    mesh,
-    now.eval_params,
-    now.generator.variables,
+    functools.partial(eval_step, now.eval_params, now.generator.variables),
     batches,
-    pictures=evaluation.spread(min(config.eval_images, len(source)), config.sample_images),
+    num_codes=plan.num_codes,
+    samples=evaluation.spread(min(config.eval_images, len(source)), config.sample_images),
   )
-  writer.scalars(step, {f'eval/{name}': value for name, value in found.metrics.items()})
-  if found.pictures:
-    writer.images(step, 'held_out', pictures.comparison(*found.pictures))
-  numbers = found.metrics
+  numbers = {name: value for name, value in found.metrics.items() if value is not None}
+  writer.scalars(step, {f'eval/{name}': value for name, value in numbers.items()})
+  if found.samples:
+    samples = found.samples
+    picture = pictures.comparison(samples.originals, samples.reconstructions)
+    writer.images(step, 'held_out', picture)
   shown = [text.format(numbers[name]) for name, text in HELD_OUT.items() if name in numbers]
   log.info('step %d: %d held-out images, %s', step, numbers['num_images'], ', '.join(shown))
   return numbers

@@ -209,15 +209,19 @@ def frechet_distance(mean1, covariance1, mean2, covariance2):
     float, at least 0.
   """
   shift = np.asarray(mean1, np.float64) - np.asarray(mean2, np.float64)
-  (values1, vectors1), (values2, vectors2) = (
-    np.linalg.eigh(np.asarray(covariance, np.float64)) for covariance in (covariance1, covariance2)
-  )
-  # Roots in their own axes: rotations leave singular values alone. Below zero is rounding.
-  root1, root2 = (np.sqrt(np.maximum(values, 0)) for values in (values1, values2))
-  product = root1[:, None] * (vectors1.T @ vectors2) * root2[None]
+  # Roots in their own axes: rotations leave singular values alone.
+  (root1, axes1), (root2, axes2) = (_root(c) for c in (covariance1, covariance2))
+  product = root1[:, None] * (axes1.T @ axes2) * root2[None]
   root_trace = np.linalg.svd(product, compute_uv=False).sum()
   traces = np.trace(covariance1, dtype=np.float64) + np.trace(covariance2, dtype=np.float64)
   return max(float(shift @ shift + traces - 2 * root_trace), 0.0)
+
+
+def _root(covariance):
+  """Square roots of the eigenvalues [R] and their axes [D R], without those that are rounding."""
+  values, axes = np.linalg.eigh(np.asarray(covariance, np.float64))
+  there = values > values.max(initial=0) * len(values) * np.finfo(np.float64).eps
+  return np.sqrt(values[there]), axes[:, there]
 
 
 def inception_score(probabilities, splits=1):

@@ -107,36 +107,27 @@ def seed_codebooks(recipe: Recipe, state: TrainState, images) -> TrainState:
 
 
 def eval_step(recipe: Recipe, params, variables, batch):
-  """Evaluates {'image': uint8 [B H W 3], 'label': int32 [B], 'mask': bool [B]}, where mask holds.
+  """Reconstructs {'image': uint8 [B H W 3], 'label': int32 [B], 'mask': bool [B]}.
 
   Returns:
-    (pictures, per-image values float32 [B] by name, mask, code_counts [K]). Pictures are the images
-    and their reconstructions, uint8 [B H W 3] both; of a classifier there are none, and no PSNR but
-    `accuracy`. PSNR and SSIM compare 8-bit images; `rec_loss` is the objective's pixel term, in the
-    model's range before rounding, or its cross entropy. Values of masked images are to be ignored.
+    (originals, reconstructions, per-image values float32 [B] by name, tokens [B T]). Originals are
+    uint8, reconstructions float32, 0 for black and 1 for white and not clipped, [B H W 3] both; of
+    a classifier both are None. `rec_loss` is the objective's pixel term in the model's range, or
+    its cross entropy; a classifier has `accuracy` too. What masked images get is to be ignored.
   """
   model, images, mask = recipe.tokenizer, batch['image'], batch['mask']
   y, quantized = model.apply(
     {'params': params, **variables}, model.normalize(images), train=False, mask=mask
   )
-  terms, rec_loss = objective.reconstruction_terms(recipe, _target(recipe, batch), y)
-  pictures, values = (), {'rec_loss': rec_loss}
-  if model.classifies:
-    values['accuracy'] = terms['accuracy']
-  else:
-    pixels = to_uint8(model.denormalize(y))
-    mean_color = jnp.mean(images.astype(jnp.float32) / 255, axis=(1, 2), keepdims=True)
-    mean_color = jnp.broadcast_to(to_uint8(mean_color), images.shape)
-    pictures = images, pixels
-    values |= {
-      'psnr': metrics.psnr(images, pixels),
-      'ssim': metrics.ssim(images, pixels),
-      'psnr_mean_color': metrics.psnr(images, mean_color),
-    }
   tokens = quantized.indices.reshape(images.shape[0], -1)
-  counted = jnp.broadcast_to(mask[:, None], tokens.shape).reshape(-1)
-  counts = code_counts(tokens.reshape(-1), recipe.num_codes, counted)
-  return pictures, values, mask, counts
+  terms, rec_loss = objective.reconstruction_terms(recipe, _target(recipe, batch), y)
+  values = {'rec_loss': rec_loss}
+  if model.classifies:
+    return None, None, values | {'accuracy': terms['accuracy']}, tokens
+  mean_color = jnp.mean(images.astype(jnp.float32) / 255, axis=(1, 2), keepdims=True)
+  mean_color = jnp.broadcast_to(to_uint8(mean_color), images.shape)
+  values['psnr_mean_color'] = metrics.psnr(images, mean_color)
+  return images, model.denormalize(y, clip=False), values, tokens
 
 
 def _generator_gradient(recipe, generator, opponent, perceptual, batch, key):

@@ -149,10 +149,10 @@ class Tokenizer(nn.Module):
     return (images - self._pixel(self.pixel_mean)) / self._pixel(self.pixel_std)
 
   @nn.nowrap
-  def denormalize(self, images):
+  def denormalize(self, images, clip: bool = True):
     """What the model puts out [B H W C] -> float32 pixels [B H W 3], clipped to [0, 1]."""
     images = images * self._pixel(self.pixel_std) + self._pixel(self.pixel_mean)
-    images = jnp.clip(images, 0, 1)
+    images = jnp.clip(images, 0, 1) if clip else images
     return images.repeat(3, axis=-1) if self.channels == 1 else images
 
   @nn.nowrap

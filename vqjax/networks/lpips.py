@@ -35,7 +35,7 @@ _TRUNKS = {
     _Stage(0, (10,), 256),
   ),
 }
-_SMALLEST = {'vgg': 16, 'alex': 31}  # pixels; below, the last tap is empty
+SMALLEST = {'vgg': 16, 'alex': 31}  # pixels; below, the last tap is empty
 # Of ImageNet's images in [-1, 1], not in [0, 1] as usual.
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
@@ -89,10 +89,10 @@ class LPIPS(nn.Module):
 
   def features(self, x):
     """Images [B H W 3] -> the taps, five [B h w C], finest first, none negative."""
-    if min(x.shape[1:3]) < _SMALLEST[self.net]:
+    if min(x.shape[1:3]) < SMALLEST[self.net]:
       raise UserError(
         f'LPIPS with net={self.net!r} got images of {x.shape[1]}x{x.shape[2]} pixels; '
-        f'legal: {_SMALLEST[self.net]} or more on each side.'
+        f'legal: {SMALLEST[self.net]} or more on each side.'
       )
     shift, scale = (jnp.asarray(v, x.dtype)[None, None, None] for v in (_SHIFT, _SCALE))
     x = (x - shift) / scale

@@ -24,6 +24,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures('restored_loggers')
 
 
+@pytest.fixture(autouse=True)
+def _no_weights(monkeypatch):
+  """Evaluation without LPIPS and Inception: seconds in place of a minute; see test_eval.py."""
+  monkeypatch.setenv('VQJAX_CACHE', '/no/such/cache')
+
+
 def small(config):
   config.data.image_size = config.model.resolution = 16
   config.model.channels, config.model.norm_groups, config.model.num_res_blocks = 4, 2, 0
@@ -102,9 +108,13 @@ def test_evaluation_writes_numbers_picture_and_page(run):
   for name in ('psnr', 'ssim', 'usage', 'perplexity', 'rec_loss'):
     assert isinstance(numbers[name], float)
     assert written['protocol']['metrics'][name]
-  for name in ('rfid', 'inception_score', 'lpips'):
+  for name, command in (
+    ('rfid', 'inception'),
+    ('inception_score', 'inception'),
+    ('lpips', 'lpips'),
+  ):
     assert numbers[name] is None
-    assert 'needs' in written['protocol']['metrics'][name]
+    assert f'python -m vqjax.weights {command}' in written['protocol']['metrics'][name]
   page = (workdir / 'eval' / 'report.html').read_text()
   assert 'data:image/png;base64,' in page
   assert f'{numbers["psnr"]:.4f}' in page
@@ -200,7 +210,7 @@ def test_the_commands_from_training_to_report(tmp_path):
 
   done = command(*lines[-1].split()[2:])
   assert done.returncode == 0, done.stderr
-  assert 'dB, RGB, 8-bit images' in done.stdout
+  assert 'dB, RGB, mean over images' in done.stdout
   assert (workdir / 'eval' / 'report.html').exists()
 
 

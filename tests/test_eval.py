@@ -1,0 +1,98 @@
+"""eval.py on two folders of images, and its options."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import eval as evaluate_command
+from vqjax import feature_statistics, metrics, scoring
+from vqjax.data.photos import Photos
+from vqjax.errors import UserError
+
+pytestmark = pytest.mark.usefixtures('restored_loggers')
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+  """Nine photographs of 32 x 48 pixels, and the same with noise."""
+  root = tmp_path_factory.mktemp('images')
+  rng, photos = np.random.default_rng(0), Photos('train')
+  for i in range(9):
+    pixels = photos[i]['image'][: 32 * 4 : 4, : 48 * 4 : 4]
+    noisy = np.clip(np.rint(pixels + rng.normal(0, 20, pixels.shape)), 0, 255).astype(np.uint8)
+    for name, image in (('originals', pixels), ('noisy', noisy)):
+      (root / name).mkdir(exist_ok=True)
+      Image.fromarray(image).save(root / name / f'{i}.png')
+  return root / 'originals', root / 'noisy'
+
+
+def images(folder):
+  return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.iterdir())])
+
+
+def test_two_folders_get_the_table(folders, tmp_path):
+  numbers = evaluate_command.compare_folders(*folders, tmp_path, batch_size=8, quick=True)
+  x, y = map(images, folders)
+  for name in ('psnr', 'ssim', 'psnr_luma', 'ssim_luma', 'l1', 'l2'):
+    expected = np.mean(getattr(metrics, name)(x, y), dtype=np.float64)
+    np.testing.assert_allclose(numbers[name], expected, rtol=1e-6)
+  assert numbers['num_images'] == 9
+  assert 'usage' not in numbers
+  assert 'step' not in numbers
+  written = json.loads((tmp_path / 'metrics.json').read_text())
+  protocol = written.pop('protocol')
+  assert written == numbers
+  assert numbers['rfid'] is numbers['lpips'] is None
+  assert protocol['metrics']['rfid'] == 'left out by --quick'
+  assert protocol['rounding'] == 'none: 8 bits as they are in the files'
+  assert protocol['images'] == '32 x 48, as they are in the files'
+  assert str(folders[1]) in (tmp_path / 'report.html').read_text()
+  assert (tmp_path / 'reconstructions.png').exists()
+
+
+def test_statistics_of_the_originals_are_written_and_read(folders, tmp_path, monkeypatch):
+  # Any 2048 numbers of an image will do.
+  score = scoring.score
+
+  def features(networks, x, y):
+    values, _ = score({}, x, y)
+    flat = [image.reshape(len(image), -1)[:, :2048].astype(jnp.float32) for image in (x, y)]
+    return values, {'features': jnp.stack(flat)}
+
+  monkeypatch.setattr(scoring, 'score', features)
+  monkeypatch.setattr(scoring, 'load_networks', lambda: {'inception': {}})
+  monkeypatch.setattr(scoring.weights, 'provenance', lambda name: f'made up {name}')
+  path = tmp_path / 'statistics.npz'
+  run = lambda *folders, **more: evaluate_command.compare_folders(
+    *folders, tmp_path / 'out', batch_size=8, **more
+  )
+  direct = run(*folders, save_reference=str(path))
+  against = run(*folders, reference=str(path))
+  np.testing.assert_allclose(against['rfid'], direct['rfid'], rtol=1e-9)
+  assert run(folders[0], folders[0], reference=str(path))['rfid'] < 1e-3
+  protocol = json.loads((tmp_path / 'out' / 'metrics.json').read_text())['protocol']
+  meaning = protocol['metrics']['rfid']
+  assert f'against {path}, 9 images, 9 images of {folders[0]}, 32 x 48' in meaning
+  assert 'weights: made up inception' in meaning
+  assert 'as there are only 9' in meaning
+  assert feature_statistics.load(path).count == 9
+  np.savez(tmp_path / 'narrow.npz', mu=np.zeros(3), sigma=np.eye(3))
+  with pytest.raises(UserError, match='of another network than this one of 2048 features'):
+    run(*folders, reference=str(tmp_path / 'narrow.npz'))
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'num_images': 0}, '--num_images is 0; legal: 1 or more'),
+    ({'batch_size': 12}, '--batch_size is 12; legal: a multiple of 8 devices'),
+    ({'quick': True, 'save_reference': 'x.npz'}, '--save_reference=x.npz needs the weights incept'),
+    ({'reference': '/no/such.npz'}, 'cannot read /no/such.npz'),
+  ],
+)
+def test_options_that_cannot_be(options, message, folders, tmp_path):
+  with pytest.raises(UserError, match=message):
+    evaluate_command.compare_folders(*folders, tmp_path, **({'batch_size': 8} | options))

@@ -21,3 +21,17 @@ def comparison(originals, reconstructions, columns=8, gap=2):
       start = top + j * (height + gap)
       picture[start : start + height, left : left + width] = image
   return picture
+
+
+ERROR_WHITE = 64  # levels of 255
+
+
+def error_map(originals, reconstructions):
+  """Where two images differ, in grey: two uint8 [N H W 3] -> uint8 [N H W].
+
+  The mean over channels of `|x - y|`, black at 0 and white from ERROR_WHITE levels on: one scale
+  for all images, so that maps compare.
+  """
+  x, y = (np.asarray(images).astype(np.float32) for images in (originals, reconstructions))
+  errors = np.abs(x - y).mean(-1)
+  return np.rint(np.minimum(errors / ERROR_WHITE, 1) * 255).astype(np.uint8)

@@ -1,86 +1,180 @@
-"""An evaluation as files: metrics.json, a picture, and a page that holds both."""
+"""An evaluation as files: metrics.json, pictures, and a page that holds everything.
 
-import base64
-import html
+`pictures.npz` is for `vqjax.compare`: fields `positions`, `psnr`, `originals`, `reconstructions`.
+"""
+
 import json
+import math
 import pathlib
+import shutil
+import textwrap
 
 import numpy as np
 from PIL import Image
 
-from vqjax import pictures
+from vqjax import page, pictures, plots
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
-    padding: 0 1rem }}
-  table {{ border-collapse: collapse; margin: 1rem 0 }}
-  td, th {{ text-align: left; vertical-align: top; padding: .25rem 1rem .25rem 0;
-    border-bottom: 1px solid #ddd }}
-  td:nth-child(2) {{ font-variant-numeric: tabular-nums; white-space: nowrap }}
-  img {{ width: 100%; image-rendering: pixelated }}
-</style>
-<h1>{title}</h1>
-<table><tr><th>metric<th>value<th>protocol{metrics}</table>
-{picture}<h2>Protocol</h2>
-<table>{protocol}</table>
-</html>
-"""
-
-_PICTURE = """<h2>Originals above reconstructions</h2>
-<img alt="held-out images above their reconstructions" src="data:image/png;base64,{}">
-"""
+_IMAGES = (
+  'Original, reconstruction and error map of held-out images, numbered in the order of the set. '
+  f'The map is the mean over channels of the absolute difference: black is none, white is '
+  f'{pictures.ERROR_WHITE} of 255 levels or more, in every image alike. A click, or Enter, makes a '
+  'row large; a second click shows the same place of all three close up.'
+)
+# Names in metrics.jsonl by the drawing that they share.
+_CURVES = {
+  'loss': ('loss', 'l1', 'l2', 'perceptual', 'cross_entropy', 'quantizer'),
+  'quantizer terms': ('commitment', 'codebook', 'entropy', 'sample_entropy', 'code_entropy'),
+  'discriminator': ('generator', 'discriminator', 'r1', 'gan_weight'),
+  'usage': ('usage', 'eval/usage', 'dead'),
+  'perplexity': ('perplexity', 'eval/perplexity'),
+  'held-out PSNR, dB': ('eval/psnr', 'eval/psnr_mean_color'),
+  'accuracy': ('accuracy', 'eval/accuracy'),
+}
+_REFERENCE = ('eval/psnr_mean_color',)
 
 
-def write(folder, numbers: dict, protocol: dict, result):
-  """Writes metrics.json, reconstructions.png and report.html (self-contained) into `folder`.
+def write(folder, numbers: dict, protocol: dict, result, curves=None):
+  """Writes metrics.json, reconstructions.png, pictures.npz and report.html into `folder`.
 
-  Without pictures in the result, a classifier's, there is no PNG.
+  The page is one self-contained file. Whatever the result does not have, such as a classifier's
+  pictures, is left out of it, and a file for it is not written.
+
+  Args:
+    folder: made if need be.
+    numbers: {name: number or None}. In metrics.json a number that is not finite is null too, and its
+      definition there begins with `infinite: `.
+    protocol: {'run': ..., 'metrics': {name: definition, or of a None what it needs}, ...}.
+    result: an `evaluation.Evaluation`; its samples are the pictures of the two other files.
+    curves: path of the run's metrics.jsonl; None, or one that does not exist: no training curves.
   """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  content = {**{k: _finite(v) for k, v in numbers.items()}, 'protocol': protocol}
-  (folder / 'metrics.json').write_text(json.dumps(content, indent=2) + '\n')
-  shown = ''
-  if result.pictures:
-    picture = folder / 'reconstructions.png'
-    Image.fromarray(pictures.comparison(*result.pictures)).save(picture)
-    shown = _PICTURE.format(base64.b64encode(picture.read_bytes()).decode())
-  row = lambda *cells: '<tr>' + ''.join(f'<td>{html.escape(str(cell))}' for cell in cells)
-  general = {k: v for k, v in protocol.items() if k != 'metrics'}
-  page = _PAGE.format(
-    title=html.escape(f'{protocol["run"]}, step {numbers["step"]}'),
-    metrics='\n'.join(row(*line) for line in _lines(numbers, protocol)),
-    picture=shown,
-    protocol='\n'.join(row(*item) for item in general.items()),
+  _write_numbers(folder / 'metrics.json', numbers, protocol)
+  if result.samples is not None:
+    samples = result.samples
+    picture = pictures.comparison(samples.originals, samples.reconstructions)
+    Image.fromarray(picture).save(folder / 'reconstructions.png')
+    np.savez_compressed(folder / 'pictures.npz', **samples._asdict())
+  title = ', '.join(
+    [str(protocol['run'])] * ('run' in protocol) + [f'step {numbers["step"]}'] * ('step' in numbers)
   )
-  (folder / 'report.html').write_text(page)
+  general = [(name, value) for name, value in protocol.items() if name != 'metrics']
+  content = [
+    page.table(
+      _lines(numbers, protocol), ('metric', 'value', 'protocol'), kinds=('', 'number', 'note')
+    ),
+    *_galleries(result),
+    *_drawings(result, _read_curves(curves)),
+    page.section('Protocol', page.table(general, kinds=('', 'note'))),
+  ]
+  (folder / 'report.html').write_text(page.page(title or 'Evaluation', *content))
 
 
 def table(numbers: dict, protocol: dict) -> str:
-  """The numbers as text, one a line, each with its protocol."""
+  """The numbers as text, each with its protocol, in lines of 100 to 160 columns."""
+  columns = min(max(shutil.get_terminal_size((100, 24)).columns, 100), 160)
   lines = _lines(numbers, protocol)
   widths = [max(len(line[i]) for line in lines) for i in range(2)]
-  text = '\n'.join(f'{n:<{widths[0]}}  {v:>{widths[1]}}  {p}' for n, v, p in lines)
-  general = '\n'.join(f'{k}: {v}' for k, v in protocol.items() if k != 'metrics')
-  return f'{text}\n\n{general}'
+  text = [
+    _wrapped(f'{name:<{widths[0]}}  {value:>{widths[1]}}  ', definition, columns)
+    for name, value, definition in lines
+  ]
+  general = [_wrapped(f'{k}: ', v, columns) for k, v in protocol.items() if k != 'metrics']
+  return '\n'.join([*text, '', *general])
+
+
+def words(value) -> str:
+  """A number as text: four decimals, or four digits where it is small."""
+  if value is None:
+    return 'null'
+  if isinstance(value, int):
+    return str(value)
+  if not math.isfinite(value):
+    return 'not a number' if math.isnan(value) else 'infinite'
+  return f'{value:.4g}' if 0 < abs(value) < 0.1 else f'{value:.4f}'
+
+
+def _wrapped(start, text, columns):
+  lines = textwrap.wrap(
+    str(text), columns - len(start), break_long_words=False, break_on_hyphens=False
+  )
+  return start + ('\n' + ' ' * len(start)).join(lines)
 
 
 def _lines(numbers, protocol):
   return [
-    (name, _words(value), protocol['metrics'].get(name, '')) for name, value in numbers.items()
+    (name, words(value), protocol['metrics'].get(name, '')) for name, value in numbers.items()
   ]
 
 
-def _words(value):
-  if value is None:
-    return 'null'
-  return str(value) if isinstance(value, int) else f'{value:.4f}'
+def _write_numbers(path, numbers, protocol):
+  infinite = {
+    name: value
+    for name, value in numbers.items()
+    if isinstance(value, float) and not math.isfinite(value)
+  }
+  # JSON has no infinity, and a reader of the null must learn that nothing is missing.
+  definitions = {
+    name: f'{words(infinite[name])}: {text}' if name in infinite else text
+    for name, text in protocol['metrics'].items()
+  }
+  content = {**numbers, **dict.fromkeys(infinite), 'protocol': protocol | {'metrics': definitions}}
+  path.write_text(json.dumps(content, indent=2) + '\n')
 
 
-def _finite(value):
-  return None if isinstance(value, float) and not np.isfinite(value) else value
+def _galleries(result):
+  kinds = {
+    'Evenly spread over the set': result.samples,
+    'Best by PSNR': result.best,
+    'Worst by PSNR': result.worst,
+  }
+  kinds = {title: found for title, found in kinds.items() if found is not None}
+  if not kinds:
+    return []
+  shown = [
+    page.section(title, page.gallery(_cards(found)), level=3) for title, found in kinds.items()
+  ]
+  return [page.section('Images', page.paragraph(_IMAGES), *shown)]
+
+
+def _cards(found):
+  maps = pictures.error_map(found.originals, found.reconstructions)
+  names = ('original', 'reconstruction', 'error')
+  for i, position in enumerate(found.positions):
+    images = (found.originals[i], found.reconstructions[i], maps[i])
+    caption = f'image {position}, PSNR {words(float(found.psnr[i]))} dB'
+    yield caption, list(zip(names, images, strict=True))
+
+
+def _drawings(result, lines):
+  counts = result.code_counts
+  if counts is not None and counts.sum():
+    yield page.section('Code usage', page.figures([plots.code_usage(counts)]))
+  if result.cloud is not None:
+    drawings, note = plots.clouds(result.cloud, counts)
+    yield page.section('Latents and codes', page.figures(drawings), page.paragraph(note))
+  drawings = []
+  for title, names in _CURVES.items():
+    if found := {name: lines[name] for name in names if name in lines}:
+      drawings.append(plots.curves(title, found, _REFERENCE))
+  if drawings:
+    yield page.section('Training', page.figures(drawings))
+
+
+def _read_curves(path):
+  """metrics.jsonl as {name: (steps, values)}; without nulls and a line that a crash cut."""
+  if path is None or not pathlib.Path(path).exists():
+    return {}
+  found = {}
+  for line in pathlib.Path(path).read_text().splitlines():
+    try:
+      values = json.loads(line)
+      step = values.pop('step')
+    except (json.JSONDecodeError, KeyError):
+      continue
+    for name, value in values.items():
+      if value is not None:
+        steps, curve = found.setdefault(name, ([], []))
+        steps.append(step)
+        curve.append(value)
+  return found

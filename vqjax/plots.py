@@ -1,0 +1,186 @@
+"""Numbers as drawings: SVG to stand in a page, in its text colour. The door to matplotlib.
+
+Figures are made without pyplot, which would keep them in a process-wide list. Each holds one pair of
+axes, so that a page can lay them out and a phone shows them one below the other.
+"""
+
+import contextlib
+import io
+import re
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+# Text stays text. The salt makes the ids, and so the file, the same each time.
+_STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'vqjax', 'font.size': 9}
+# Blue and vermillion differ for every kind of colour vision; all are seen on white and on black.
+USED, UNUSED, GREY = '#3987c9', '#d9662b', '#8c8c8c'
+_COLOURS = (USED, UNUSED, '#2a9d74', '#b4699c', '#c9a227', '#5fb8d9', GREY)
+_INK = '#010203'  # stands for the page's text colour until the file is written
+
+_MOST_POINTS = 4096  # of a scatter, and rows that its axes are fitted to
+_MOST_STEPS = 500  # of a curve
+
+
+def code_usage(counts) -> tuple[str, str]:
+  """How often each code occurs, most frequent first, on a logarithmic scale: (SVG, label).
+
+  Args:
+    counts: int [K], not all 0.
+  """
+  counts = np.sort(np.asarray(counts))[::-1]
+  total, used = len(counts), int((counts > 0).sum())
+  label = f'{used:,} of {total:,} codes used, {total - used:,} unused'
+  with _figure() as (figure, axes):
+    # Equal counts are one step of the line, so a codebook of any size is a few of them.
+    starts = np.flatnonzero(np.diff(counts[:used], prepend=-1))
+    starts = starts[_thin(len(starts), _MOST_POINTS)]
+    axes.stairs(counts[starts], [*starts, used], baseline=None, color=USED, linewidth=1.4)
+    mean = counts.sum() / total
+    axes.axhline(mean, color=GREY, linewidth=1, linestyle='--', label=f'uniform: {mean:.4g} each')
+    if used < total:
+      axes.axvspan(used, total, color=UNUSED, alpha=0.25, linewidth=0, label='unused')
+    axes.set(yscale='log', xlim=(0, total), xlabel='codes, most frequent first', ylabel='tokens')
+    axes.xaxis.set_major_formatter(_thousands)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_title(label)
+    axes.legend()
+    return _svg(figure), label
+
+
+def clouds(cloud, counts=None) -> tuple[list[tuple[str, str]], str]:
+  """Latents (P), codes (C) and quantized latents (Q) in one plane: ([(SVG, label)], note).
+
+  The plane is that of the two main directions of latents and codes together, each set of the same
+  weight (without codes: of latents and quantized), so that codes far from every latent are seen to
+  be. As vqtorch's page shows them (Huh et al., ICML 2023).
+
+  Args:
+    cloud: an `evaluation.Cloud`; at most 4096 rows of each set are taken, evenly spread.
+    counts: int [K], to tell used codes from unused, if `cloud.codes` has as many rows.
+  """
+  sets = {'latents (P)': cloud.latents, 'codes (C)': cloud.codes, 'quantized (Q)': cloud.quantized}
+  sets = {name: np.asarray(rows) for name, rows in sets.items() if rows is not None}
+  picks = {name: _thin(len(rows), _MOST_POINTS) for name, rows in sets.items()}
+  fitted = ['latents (P)', 'codes (C)' if 'codes (C)' in sets else 'quantized (Q)']
+  points, shares = _project({name: sets[name][picks[name]] for name in sets}, fitted)
+  together = np.concatenate(list(points.values()))
+  low, high = together.min(0), together.max(0)
+  margin = 0.05 * np.maximum(high - low, 1e-6)
+  drawings = []
+  for name, rows in points.items():
+    colours = USED
+    if name == 'codes (C)' and counts is not None and len(counts) == len(sets[name]):
+      colours = np.where(np.asarray(counts)[picks[name]] > 0, USED, UNUSED)
+    with _figure() as (figure, axes):
+      # As pixels: thousands of marks would make the page slow.
+      axes.scatter(*rows.T, s=5, c=colours, alpha=0.6, linewidths=0, rasterized=True)
+      axes.set(
+        xlim=(low[0] - margin[0], high[0] + margin[0]),
+        ylim=(low[1] - margin[1], high[1] + margin[1]),
+        xlabel='first direction',
+        ylabel='second direction',
+      )
+      axes.set_title(f'{name}: {_shown(len(rows), len(sets[name]))}')
+      drawings.append((_svg(figure), name))
+  explained = ', '.join(f'{share:.1%} of {name}' for name, share in shares.items())
+  marked = f'Codes in blue are used, in orange unused. ' if _has_codes(cloud, counts) else ''
+  return drawings, f'{marked}Variance that the plane holds: {explained}.'
+
+
+def curves(title, lines, reference=()) -> tuple[str, str]:
+  """Numbers over steps: (SVG, label); logarithmic where all are positive and span a decade.
+
+  Args:
+    title: of the drawing.
+    lines: {name: (steps, values)}; more than 500 values become means of neighbours.
+    reference: names of lines to draw dashed and grey.
+  """
+  with _figure() as (figure, axes):
+    for i, (name, line) in enumerate(lines.items()):
+      style = {'color': _COLOURS[i % len(_COLOURS)], 'linestyle': ('-', ':')[i // len(_COLOURS) % 2]}
+      if name in reference:
+        style = {'color': GREY, 'linestyle': '--'}
+      steps, values = (_means(np.asarray(numbers, np.float64)) for numbers in line)
+      marker = 'o' if len(steps) < 8 else ''
+      axes.plot(steps, values, linewidth=1.2, marker=marker, markersize=3, label=name, **style)
+    values = np.concatenate([values for _, values in lines.values()])
+    if values.min() > 0 and values.max() > 10 * values.min():
+      axes.set_yscale('log')
+    axes.set(xlabel='step')
+    axes.set_title(title)
+    axes.xaxis.set_major_formatter(_thousands)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.legend()
+    return _svg(figure), title
+
+
+def _project(sets, fitted):
+  """(rows of each set in the plane [N 2], the share of each set's variance that it holds).
+
+  Singular vectors of the sum of the fitted sets' second moments; D is small, N need not be.
+  """
+  sets = {name: rows[np.isfinite(rows).all(1)].astype(np.float64) for name, rows in sets.items()}
+  centre = np.mean([sets[name].mean(0) for name in fitted], 0)
+  sets = {name: rows - centre[None] for name, rows in sets.items()}
+  moments = sum(sets[name].T @ sets[name] / len(sets[name]) for name in fitted)
+  plane = np.linalg.svd(moments, hermitian=True)[2][:2].T
+  if plane.shape[1] == 1:  # latents of one number
+    plane = np.pad(plane, ((0, 0), (0, 1)))
+  points = {name: rows @ plane for name, rows in sets.items()}
+  shares = {name: points[name].var(0).sum() / max(sets[name].var(0).sum(), 1e-30) for name in fitted}
+  return points, shares
+
+
+def _has_codes(cloud, counts):
+  return cloud.codes is not None and counts is not None and len(counts) == len(cloud.codes)
+
+
+def _thin(count, most):
+  """At most `most` positions in `range(count)`, evenly spread."""
+  return np.arange(min(count, most)) * count // max(min(count, most), 1)
+
+
+def _shown(count, total):
+  return f'{total:,}' if count == total else f'{count:,} of {total:,}'
+
+
+def _means(values):
+  parts = np.array_split(values, min(len(values), _MOST_STEPS))
+  return np.array([part.mean() for part in parts])
+
+
+@contextlib.contextmanager
+def _figure():
+  with matplotlib.rc_context(_STYLE):
+    figure = Figure(figsize=(4.6, 3.1), layout='constrained')
+    axes = figure.subplots()
+    yield figure, axes
+
+
+def _svg(figure):
+  """The figure as an SVG element; what has no colour of its own gets the page's."""
+  (axes,) = figure.axes
+  axes.patch.set_alpha(0)
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.spines[['left', 'bottom']].set_color(GREY)
+  axes.tick_params(which='both', color=GREY, labelcolor=_INK)
+  axes.title.set(color=_INK, fontsize=9)
+  axes.xaxis.label.set_color(_INK)
+  axes.yaxis.label.set_color(_INK)
+  if legend := axes.get_legend():
+    legend.set_frame_on(False)
+    for text in legend.get_texts():
+      text.set(color=_INK, fontsize=8)
+  buffer = io.StringIO()
+  nothing = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
+  figure.savefig(buffer, format='svg', transparent=True, metadata=nothing, dpi=160)
+  svg = buffer.getvalue()
+  svg = svg[svg.index('<svg') :].replace(_INK, 'currentColor')
+  # It would style the whole page.
+  return re.sub(r'<style type="text/css">.*?</style>', '', svg, flags=re.DOTALL).strip()
+
+
+_thousands = FuncFormatter(lambda value, _: f'{value:,.0f}')

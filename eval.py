@@ -27,6 +27,7 @@ from vqjax import (
   run_folder,
   scoring,
   sharding,
+  weights,
 )
 from vqjax import data as datasets
 from vqjax import logging as run_logging
@@ -92,32 +93,35 @@ def evaluate(
   )
   evaluator = evaluation.make_eval_step(plan, mesh, networks=networks, rounding=rounding)
   quantizer = plan.tokenizer.quantizer
-  protocol = {
-    'run': str(workdir),
-    'data': source.description,
-    'images': f'{size} x {size}, ' + json.dumps(config.data.eval.to_dict()),
-    'rounding': scoring.ROUNDING_PROTOCOL[rounding],
-    # A Sinkhorn assignment depends on the whole batch, so the reader must know.
-    'tokens': f'taken by {getattr(quantizer.core, "eval_assign", "rounding")}',
-    'weights': 'moving average' if config.ema_decay else 'as trained',
-    'computed on': f'{_device()}, model in {config.model.dtype}',
-  }
-  found = _evaluate(
+
+  def look():
+    with contextlib.closing(batches()) as first:
+      return evaluation.cloud(plan, params, variables, next(first)['image'])
+
+  return _evaluate(
     functools.partial(evaluator, params, variables),
     batches(),
     networks,
     (size, size),
-    protocol,
+    pathlib.Path(out or pathlib.Path(workdir) / 'eval'),
+    {
+      'run': str(workdir),
+      'data': source.description,
+      'images': f'{size} x {size}, ' + json.dumps(config.data.eval.to_dict()),
+      'rounding': scoring.ROUNDING_PROTOCOL[rounding],
+      # A Sinkhorn assignment depends on the whole batch, so the reader must know.
+      'tokens': f'taken by {getattr(quantizer.core, "eval_assign", "rounding")}',
+      'weights': 'moving average' if config.ema_decay else 'as trained',
+      'computed on': f'{_device()}, model in {config.model.dtype}',
+    },
     total=min(num_images or len(source), len(source)),
     num_codes=plan.num_codes,
     classifies=plan.tokenizer.classifies,
+    step=step,
+    curves=pathlib.Path(workdir) / 'metrics.jsonl',
+    look=look,
     **more,
   )
-  with contextlib.closing(batches()) as first:
-    found.cloud = evaluation.cloud(plan, params, variables, next(first)['image'])
-  curves = pathlib.Path(workdir) / 'metrics.jsonl'
-  out = pathlib.Path(out or pathlib.Path(workdir) / 'eval')
-  return _write(out, found, protocol, {'step': step}, curves if curves.exists() else None)
 
 
 def compare_folders(
@@ -155,23 +159,22 @@ def compare_folders(
   networks = _networks(more)
   total = min(num_images or len(pairs), len(pairs))
   height, width = pairs.size
-  protocol = {
-    'run': str(reconstructions),
-    'data': f'{total} images of {originals}',
-    'images': f'{height} x {width}, as they are in the files',
-    'rounding': 'none: 8 bits as they are in the files',
-    'computed on': _device(),
-  }
-  found = _evaluate(
+  return _evaluate(
     evaluation.make_pair_step(mesh, networks),
     pair_batches(pairs, batch_size, total),
     networks,
     pairs.size,
-    protocol,
+    pathlib.Path(out),
+    {
+      'run': str(reconstructions),
+      'data': f'{total} images of {originals}',
+      'images': f'{height} x {width}, as they are in the files',
+      'rounding': 'none: 8 bits as they are in the files',
+      'computed on': _device(),
+    },
     total=total,
     **more,
   )
-  return _write(pathlib.Path(out), found, protocol, {}, None)
 
 
 def _start():
@@ -199,20 +202,26 @@ def _evaluate(
   batches,
   networks,
   size,
+  out,
   protocol,
   *,
   total,
   num_codes=None,
   classifies=False,
+  step=None,
+  curves=None,
+  look=None,
   reference=None,
   save_reference=None,
   quick=False,
 ):
-  """Runs it; completes the protocol by what the numbers mean and why some are missing."""
-  if save_reference and 'inception' not in networks:
-    raise UserError(
-      f'--save_reference={save_reference} {scoring.missing({}, size)["rfid"]}, without --quick.'
-    )
+  """Runs it, completes the protocol, and writes everything into the folder `out`."""
+  missing = {} if classifies else scoring.missing(networks, size)
+  if save_reference and (classifies or 'inception' not in networks):
+    why = 'left out by --quick' if quick else missing.get('rfid', 'a classifier has no images')
+    raise UserError(f'--save_reference={save_reference} is for the statistics of rfid: {why}.')
+  if quick:
+    missing = dict.fromkeys(missing, 'left out by --quick')
   statistics = feature_statistics.load(reference, width=2048) if reference else None
   found = evaluation.evaluate(
     evaluator,
@@ -220,36 +229,36 @@ def _evaluate(
     num_codes=num_codes,
     samples=evaluation.spread(total, SAMPLES),
     reference=statistics,
+    missing=missing,
   )
-  meaning = scoring.definitions(networks)
-  if statistics:
-    of = f', {statistics.count} images' if statistics.count else ''
-    meaning['rfid'] += f'; against {reference}{of}, {statistics.provenance or "origin unknown"}'
-  else:
-    meaning['rfid'] += '; against the originals of the same images'
-  if not classifies:
-    gaps = scoring.missing(networks, size)
-    found.missing |= dict.fromkeys(gaps, 'left out by --quick') if quick else gaps
-    found.metrics = dict.fromkeys(gaps) | found.metrics
-  if found.statistics and found.statistics.count <= len(found.statistics.mean):
-    meaning['rfid'] += (
-      f'; far above that of many images, as there are only {found.statistics.count}'
-    )
-  meaning |= found.missing
+  meaning = scoring.definitions(networks) | found.missing
+  if found.metrics.get('rfid') is not None:
+    meaning['rfid'] += _against(found.statistics, reference, statistics)
   protocol['metrics'] = {name: meaning[name] for name in found.metrics if name in meaning}
-  if save_reference and jax.process_index() == 0:
-    found.statistics.save(save_reference, f'{protocol["data"]}, {protocol["images"]}')
-    log.info('written: %s', save_reference)
-  return found
-
-
-def _write(out, found, protocol, more, curves):
-  numbers = {**found.metrics, **more}
+  numbers = dict(found.metrics) if step is None else {**found.metrics, 'step': step}
+  if look is not None:
+    found.cloud = look()
   if jax.process_index() == 0:
     report.write(out, numbers, protocol, found, curves)
     log.info(report.table(numbers, protocol))
     log.info('written: %s', out / 'report.html')
+    if save_reference:
+      of = (protocol[name] for name in ('data', 'images'))
+      found.statistics.save(save_reference, '; '.join((*of, weights.provenance('inception'))))
+      log.info('written: %s', save_reference)
   return numbers
+
+
+def _against(originals, path, statistics):
+  """What rFID was compared with, and whether that were enough images."""
+  if statistics is None:
+    text = '; against the originals of the same images'
+  else:
+    of = f', {statistics.count} images' if statistics.count else ''
+    text = f'; against {path}{of}, {statistics.provenance or "origin unknown"}'
+  if originals.count <= len(originals.mean):
+    text += f'; far above that of many images, as there are only {originals.count}'
+  return text
 
 
 if __name__ == '__main__':

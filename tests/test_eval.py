@@ -37,7 +37,7 @@ def test_two_folders_get_the_table(folders, tmp_path):
   numbers = evaluate_command.compare_folders(*folders, tmp_path, batch_size=8, quick=True)
   x, y = map(images, folders)
   for name in ('psnr', 'ssim', 'psnr_luma', 'ssim_luma', 'l1', 'l2'):
-    expected = np.mean(getattr(metrics, name)(x, y), dtype=np.float64)
+    expected = np.mean(np.float64(getattr(metrics, name)(x, y)))
     np.testing.assert_allclose(numbers[name], expected, rtol=1e-6)
   assert numbers['num_images'] == 9
   assert 'usage' not in numbers
@@ -75,7 +75,7 @@ def test_statistics_of_the_originals_are_written_and_read(folders, tmp_path, mon
   assert run(folders[0], folders[0], reference=str(path))['rfid'] < 1e-3
   protocol = json.loads((tmp_path / 'out' / 'metrics.json').read_text())['protocol']
   meaning = protocol['metrics']['rfid']
-  assert f'against {path}, 9 images, 9 images of {folders[0]}, 32 x 48' in meaning
+  assert f'against {path}, 9 images, 9 images of {folders[0]}; 32 x 48' in meaning
   assert 'weights: made up inception' in meaning
   assert 'as there are only 9' in meaning
   assert feature_statistics.load(path).count == 9
@@ -89,7 +89,7 @@ def test_statistics_of_the_originals_are_written_and_read(folders, tmp_path, mon
   [
     ({'num_images': 0}, '--num_images is 0; legal: 1 or more'),
     ({'batch_size': 12}, '--batch_size is 12; legal: a multiple of 8 devices'),
-    ({'quick': True, 'save_reference': 'x.npz'}, '--save_reference=x.npz needs the weights incept'),
+    ({'quick': True, 'save_reference': 'x.npz'}, 'x.npz is for .* rfid: left out by --quick'),
     ({'reference': '/no/such.npz'}, 'cannot read /no/such.npz'),
   ],
 )

@@ -107,7 +107,9 @@ def spread(total, count):
   return frozenset(i * total // count for i in range(count))
 
 
-def evaluate(step, batches, *, num_codes=None, samples=(), reference=None) -> Evaluation:
+def evaluate(
+  step, batches, *, num_codes=None, samples=(), reference=None, missing=None
+) -> Evaluation:
   """Runs over `batches`, of which `step(batch)` is as `make_eval_step` says, and closes them.
 
   Sums are float64 on the host, and memory does not grow with the number of images.
@@ -118,6 +120,7 @@ def evaluate(step, batches, *, num_codes=None, samples=(), reference=None) -> Ev
     num_codes: K; None where `step` gives no tokens.
     samples: positions of images to keep with their reconstructions, see `spread`.
     reference: `Precomputed` statistics that rFID compares with, in place of the originals'.
+    missing: numbers that `step` cannot give, by name, and what they would need.
 
   Raises:
     UserError: there is no image, or one whose features are not finite.
@@ -126,7 +129,7 @@ def evaluate(step, batches, *, num_codes=None, samples=(), reference=None) -> Ev
   with contextlib.closing(batches):
     for batch in batches:
       totals.add(step(batch))
-  return totals.evaluation(reference)
+  return totals.evaluation(reference, dict(missing or {}))
 
 
 class _Totals:
@@ -183,13 +186,12 @@ class _Totals:
     self.worst = sorted(worst, key=rank)[:EXTREMES]
     self.best = sorted(best, key=rank, reverse=True)[:EXTREMES]
 
-  def evaluation(self, reference) -> Evaluation:
+  def evaluation(self, reference, gaps) -> Evaluation:
     if not self.count:
       raise UserError(
         'no image could be read; the log names the unreadable ones: repair them, or name others.'
       )
     numbers = {name: float(value / self.count) for name, value in self.sums.items()}
-    gaps = {}
     if self.codes is not None:
       self._code_numbers(numbers, gaps)
     if self.statistics is not None:

@@ -80,9 +80,7 @@ def table(lines, header=(), kinds=(), best=()) -> str:
   def row(tag, cells, i=None):
     names = [f'{kinds.get(j, "")} {"best" * ((i, j) in best)}'.strip() for j in range(len(cells))]
     attributes = [f' class="{name}"' if name else '' for name in names]
-    row = ''.join(
-      f'<{tag}{a}>{_text(cell)}' for a, cell in zip(attributes, cells, strict=True)
-    )
+    row = ''.join(f'<{tag}{a}>{_text(cell)}' for a, cell in zip(attributes, cells, strict=True))
     return f'<tr>{row}'
 
   rows = [row('th', header)] * bool(header) + [row('td', line, i) for i, line in enumerate(lines)]

@@ -100,7 +100,10 @@ def curves(title, lines, reference=()) -> tuple[str, str]:
   """
   with _figure() as (figure, axes):
     for i, (name, line) in enumerate(lines.items()):
-      style = {'color': _COLOURS[i % len(_COLOURS)], 'linestyle': ('-', ':')[i // len(_COLOURS) % 2]}
+      style = {
+        'color': _COLOURS[i % len(_COLOURS)],
+        'linestyle': ('-', ':')[i // len(_COLOURS) % 2],
+      }
       if name in reference:
         style = {'color': GREY, 'linestyle': '--'}
       steps, values = (_means(np.asarray(numbers, np.float64)) for numbers in line)
@@ -130,7 +133,9 @@ def _project(sets, fitted):
   if plane.shape[1] == 1:  # latents of one number
     plane = np.pad(plane, ((0, 0), (0, 1)))
   points = {name: rows @ plane for name, rows in sets.items()}
-  shares = {name: points[name].var(0).sum() / max(sets[name].var(0).sum(), 1e-30) for name in fitted}
+  shares = {
+    name: points[name].var(0).sum() / max(sets[name].var(0).sum(), 1e-30) for name in fitted
+  }
   return points, shares
 
 

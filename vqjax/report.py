@@ -55,9 +55,9 @@ def write(folder, numbers: dict, protocol: dict, result, curves=None):
     picture = pictures.comparison(samples.originals, samples.reconstructions)
     Image.fromarray(picture).save(folder / 'reconstructions.png')
     np.savez_compressed(folder / 'pictures.npz', **samples._asdict())
-  title = ', '.join(
-    [str(protocol['run'])] * ('run' in protocol) + [f'step {numbers["step"]}'] * ('step' in numbers)
-  )
+  title = str(protocol['run'])
+  if 'step' in numbers:
+    title += f', step {numbers["step"]}'
   general = [(name, value) for name, value in protocol.items() if name != 'metrics']
   content = [
     page.table(
@@ -67,7 +67,7 @@ def write(folder, numbers: dict, protocol: dict, result, curves=None):
     *_drawings(result, _read_curves(curves)),
     page.section('Protocol', page.table(general, kinds=('', 'note'))),
   ]
-  (folder / 'report.html').write_text(page.page(title or 'Evaluation', *content))
+  (folder / 'report.html').write_text(page.page(title, *content))
 
 
 def table(numbers: dict, protocol: dict) -> str:

@@ -1,7 +1,7 @@
 """Numbers as drawings: SVG to stand in a page, in its text colour. The door to matplotlib.
 
-Figures are made without pyplot, which would keep them in a process-wide list. Each holds one pair of
-axes, so that a page can lay them out and a phone shows them one below the other.
+Figures are made without pyplot, which would keep them in a process-wide list. Each holds one pair
+of axes, so that a page can lay them out and a phone shows them one below the other.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import re
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 # Text stays text. The salt makes the ids, and so the file, the same each time.
 _STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'vqjax', 'font.size': 9}
@@ -58,21 +58,23 @@ def clouds(cloud, counts=None) -> tuple[list[tuple[str, str]], str]:
   be. As vqtorch's page shows them (Huh et al., ICML 2023).
 
   Args:
-    cloud: an `evaluation.Cloud`; at most 4096 rows of each set are taken, evenly spread.
+    cloud: an `evaluation.Cloud`; at most 4096 finite rows of each set are taken, evenly
+      spread.
     counts: int [K], to tell used codes from unused, if `cloud.codes` has as many rows.
   """
   sets = {'latents (P)': cloud.latents, 'codes (C)': cloud.codes, 'quantized (Q)': cloud.quantized}
-  sets = {name: np.asarray(rows) for name, rows in sets.items() if rows is not None}
-  picks = {name: _thin(len(rows), _MOST_POINTS) for name, rows in sets.items()}
-  fitted = ['latents (P)', 'codes (C)' if 'codes (C)' in sets else 'quantized (Q)']
-  points, shares = _project({name: sets[name][picks[name]] for name in sets}, fitted)
+  sets = {name: np.asarray(rows, np.float64) for name, rows in sets.items() if rows is not None}
+  picks = {name: _picks(rows) for name, rows in sets.items()}
+  fitted = ('latents (P)', 'codes (C)' if 'codes (C)' in sets else 'quantized (Q)')
+  points, shares = _project({name: rows[picks[name]] for name, rows in sets.items()}, fitted)
   together = np.concatenate(list(points.values()))
   low, high = together.min(0), together.max(0)
   margin = 0.05 * np.maximum(high - low, 1e-6)
+  told = cloud.codes is not None and counts is not None and len(counts) == len(cloud.codes)
   drawings = []
   for name, rows in points.items():
     colours = USED
-    if name == 'codes (C)' and counts is not None and len(counts) == len(sets[name]):
+    if name == 'codes (C)' and told:
       colours = np.where(np.asarray(counts)[picks[name]] > 0, USED, UNUSED)
     with _figure() as (figure, axes):
       # As pixels: thousands of marks would make the page slow.
@@ -85,9 +87,9 @@ def clouds(cloud, counts=None) -> tuple[list[tuple[str, str]], str]:
       )
       axes.set_title(f'{name}: {_shown(len(rows), len(sets[name]))}')
       drawings.append((_svg(figure), name))
-  explained = ', '.join(f'{share:.1%} of {name}' for name, share in shares.items())
-  marked = f'Codes in blue are used, in orange unused. ' if _has_codes(cloud, counts) else ''
-  return drawings, f'{marked}Variance that the plane holds: {explained}.'
+  explained = ' and '.join(f'{s:.1%} of the variance of {name}' for name, s in shares.items())
+  marked = ' Codes in blue are used, those in orange are not.' if told else ''
+  return drawings, f'The plane holds {explained}.{marked}'
 
 
 def curves(title, lines, reference=()) -> tuple[str, str]:
@@ -100,7 +102,10 @@ def curves(title, lines, reference=()) -> tuple[str, str]:
   """
   with _figure() as (figure, axes):
     for i, (name, line) in enumerate(lines.items()):
-      style = {'color': _COLOURS[i % len(_COLOURS)], 'linestyle': ('-', ':')[i // len(_COLOURS) % 2]}
+      style = {
+        'color': _COLOURS[i % len(_COLOURS)],
+        'linestyle': ('-', ':')[i // len(_COLOURS) % 2],
+      }
       if name in reference:
         style = {'color': GREY, 'linestyle': '--'}
       steps, values = (_means(np.asarray(numbers, np.float64)) for numbers in line)
@@ -109,6 +114,10 @@ def curves(title, lines, reference=()) -> tuple[str, str]:
     values = np.concatenate([values for _, values in lines.values()])
     if values.min() > 0 and values.max() > 10 * values.min():
       axes.set_yscale('log')
+      axes.yaxis.set_major_formatter(_short)
+      axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+      many = values.max() > 100 * values.min()
+      axes.yaxis.set_minor_formatter(NullFormatter() if many else _short)
     axes.set(xlabel='step')
     axes.set_title(title)
     axes.xaxis.set_major_formatter(_thousands)
@@ -122,7 +131,6 @@ def _project(sets, fitted):
 
   Singular vectors of the sum of the fitted sets' second moments; D is small, N need not be.
   """
-  sets = {name: rows[np.isfinite(rows).all(1)].astype(np.float64) for name, rows in sets.items()}
   centre = np.mean([sets[name].mean(0) for name in fitted], 0)
   sets = {name: rows - centre[None] for name, rows in sets.items()}
   moments = sum(sets[name].T @ sets[name] / len(sets[name]) for name in fitted)
@@ -130,17 +138,21 @@ def _project(sets, fitted):
   if plane.shape[1] == 1:  # latents of one number
     plane = np.pad(plane, ((0, 0), (0, 1)))
   points = {name: rows @ plane for name, rows in sets.items()}
-  shares = {name: points[name].var(0).sum() / max(sets[name].var(0).sum(), 1e-30) for name in fitted}
+  spread = lambda rows: rows.var(0).sum()
+  shares = {name: spread(points[name]) / max(spread(sets[name]), 1e-30) for name in fitted}
   return points, shares
 
 
-def _has_codes(cloud, counts):
-  return cloud.codes is not None and counts is not None and len(counts) == len(cloud.codes)
+def _picks(rows):
+  """Positions of at most _MOST_POINTS finite rows, evenly spread."""
+  finite = np.flatnonzero(np.isfinite(rows).all(1))
+  return finite[_thin(len(finite), _MOST_POINTS)]
 
 
 def _thin(count, most):
   """At most `most` positions in `range(count)`, evenly spread."""
-  return np.arange(min(count, most)) * count // max(min(count, most), 1)
+  kept = min(count, most)
+  return np.arange(kept) * count // max(kept, 1)
 
 
 def _shown(count, total):
@@ -184,3 +196,4 @@ def _svg(figure):
 
 
 _thousands = FuncFormatter(lambda value, _: f'{value:,.0f}')
+_short = FuncFormatter(lambda value, _: f'{value:g}')

@@ -58,15 +58,15 @@ def clouds(cloud, counts=None) -> tuple[list[tuple[str, str]], str]:
   be. As vqtorch's page shows them (Huh et al., ICML 2023).
 
   Args:
-    cloud: an `evaluation.Cloud`; at most 4096 finite rows of each set are taken, evenly
-      spread.
+    cloud: an `evaluation.Cloud`; at most 4096 finite rows of each set are taken, evenly spread.
     counts: int [K], to tell used codes from unused, if `cloud.codes` has as many rows.
   """
   sets = {'latents (P)': cloud.latents, 'codes (C)': cloud.codes, 'quantized (Q)': cloud.quantized}
-  sets = {name: np.asarray(rows, np.float64) for name, rows in sets.items() if rows is not None}
+  sets = {name: np.asarray(rows) for name, rows in sets.items() if rows is not None}
   picks = {name: _picks(rows) for name, rows in sets.items()}
   fitted = ('latents (P)', 'codes (C)' if 'codes (C)' in sets else 'quantized (Q)')
-  points, shares = _project({name: rows[picks[name]] for name, rows in sets.items()}, fitted)
+  taken = {name: rows[picks[name]].astype(np.float64) for name, rows in sets.items()}
+  points, shares = _project(taken, fitted)
   together = np.concatenate(list(points.values()))
   low, high = together.min(0), together.max(0)
   margin = 0.05 * np.maximum(high - low, 1e-6)
@@ -78,7 +78,8 @@ def clouds(cloud, counts=None) -> tuple[list[tuple[str, str]], str]:
       colours = np.where(np.asarray(counts)[picks[name]] > 0, USED, UNUSED)
     with _figure() as (figure, axes):
       # As pixels: thousands of marks would make the page slow.
-      axes.scatter(*rows.T, s=5, c=colours, alpha=0.6, linewidths=0, rasterized=True)
+      size = np.clip(6000 / len(rows), 4, 20)
+      axes.scatter(*rows.T, s=size, c=colours, alpha=0.6, linewidths=0, rasterized=True)
       axes.set(
         xlim=(low[0] - margin[0], high[0] + margin[0]),
         ylim=(low[1] - margin[1], high[1] + margin[1]),
@@ -102,10 +103,7 @@ def curves(title, lines, reference=()) -> tuple[str, str]:
   """
   with _figure() as (figure, axes):
     for i, (name, line) in enumerate(lines.items()):
-      style = {
-        'color': _COLOURS[i % len(_COLOURS)],
-        'linestyle': ('-', ':')[i // len(_COLOURS) % 2],
-      }
+      style = {'color': _COLOURS[i % len(_COLOURS)]}
       if name in reference:
         style = {'color': GREY, 'linestyle': '--'}
       steps, values = (_means(np.asarray(numbers, np.float64)) for numbers in line)

@@ -159,7 +159,7 @@ def test_clouds_of_any_kind(width):
   assert 'of quantized (Q)' in note
   assert 'orange' not in note
   drawings, note = plots.clouds(Cloud(rows, rows, np.tile(rows, (200, 1))), np.ones(6000))
-  assert '4,096 of 6,000' in drawings[1][0]
+  assert '2,048 of 6,000' in drawings[1][0]
   assert 'orange' in note
   assert all('<image' in svg and len(svg) < 60_000 for svg, _ in drawings)
 

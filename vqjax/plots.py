@@ -10,6 +10,7 @@ import re
 
 import matplotlib
 import numpy as np
+import scipy.linalg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -20,7 +21,7 @@ USED, UNUSED, GREY = '#3987c9', '#d9662b', '#8c8c8c'
 _COLOURS = (USED, UNUSED, '#2a9d74', '#b4699c', '#c9a227', '#5fb8d9', GREY)
 _INK = '#010203'  # stands for the page's text colour until the file is written
 
-_MOST_POINTS = 4096  # of a scatter, and rows that its axes are fitted to
+_MOST_POINTS = 2048  # of a scatter, and rows that its axes are fitted to
 _MOST_STEPS = 500  # of a curve
 
 
@@ -58,7 +59,7 @@ def clouds(cloud, counts=None) -> tuple[list[tuple[str, str]], str]:
   be. As vqtorch's page shows them (Huh et al., ICML 2023).
 
   Args:
-    cloud: an `evaluation.Cloud`; at most 4096 finite rows of each set are taken, evenly spread.
+    cloud: an `evaluation.Cloud`; at most 2048 finite rows of each set are taken, evenly spread.
     counts: int [K], to tell used codes from unused, if `cloud.codes` has as many rows.
   """
   sets = {'latents (P)': cloud.latents, 'codes (C)': cloud.codes, 'quantized (Q)': cloud.quantized}
@@ -127,12 +128,14 @@ def curves(title, lines, reference=()) -> tuple[str, str]:
 def _project(sets, fitted):
   """(rows of each set in the plane [N 2], the share of each set's variance that it holds).
 
-  Singular vectors of the sum of the fitted sets' second moments; D is small, N need not be.
+  The right singular vectors of the fitted sets, as eigenvectors of the sum of their second moments:
+  only two of them are computed, so that wide latents do not take long.
   """
   centre = np.mean([sets[name].mean(0) for name in fitted], 0)
   sets = {name: rows - centre[None] for name, rows in sets.items()}
   moments = sum(sets[name].T @ sets[name] / len(sets[name]) for name in fitted)
-  plane = np.linalg.svd(moments, hermitian=True)[2][:2].T
+  width = len(moments)
+  plane = scipy.linalg.eigh(moments, subset_by_index=(max(width - 2, 0), width - 1))[1][:, ::-1]
   if plane.shape[1] == 1:  # latents of one number
     plane = np.pad(plane, ((0, 0), (0, 1)))
   points = {name: rows @ plane for name, rows in sets.items()}

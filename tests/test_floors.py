@@ -13,13 +13,19 @@ ROOT = pathlib.Path(__file__).parent.parent / 'vqjax'
 FLOORS = (
   ('errors', 'quantizers'),
   ('networks',),
-  ('tokenizer', 'losses', 'metrics', 'feature_statistics', 'pictures', 'durations'),
+  (
+    *('tokenizer', 'losses', 'metrics', 'feature_statistics', 'durations'),
+    *('pictures', 'page', 'plots'),
+  ),
   (
     *('optimizer', 'recipe', 'state', 'sharding', 'data', 'checkpoint', 'logging'),
     *('run_folder', 'weights', 'convert'),
   ),
-  ('objective', 'steps', 'evaluation', 'report', 'commands', 'pretrained', 'export', 'warm_start'),
-  ('tokenize', 'reconstruct'),
+  (
+    *('objective', 'steps', 'scoring', 'evaluation', 'evaluated', 'report', 'commands'),
+    *('pretrained', 'export', 'warm_start'),
+  ),
+  ('tokenize', 'reconstruct', 'compare'),
 )
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 
@@ -35,7 +41,8 @@ DOORS = {
   'huggingface_hub': ('convert',),
   'tensorboardX': ('logging',),
   'clu': ('logging',),
-  'PIL': ('data', 'logging', 'report', 'reconstruct'),
+  'PIL': ('data', 'logging', 'page', 'report', 'reconstruct'),
+  'matplotlib': ('plots',),
   'ml_collections': ('run_folder', 'convert', 'pretrained', 'commands', 'tokenize'),
   'absl': ('commands',),
   'optax': ('optimizer', 'recipe', 'state', 'steps', 'quantizers'),
@@ -172,7 +179,8 @@ def test_optimizer_chains_have_one_door():
     ('vqjax', 'jax flax numpy'),
     (
       'vqjax.quantizers',
-      'tensorflow tensorflow_datasets grain orbax clu ml_collections torch tensorboardX PIL',
+      'tensorflow tensorflow_datasets grain orbax clu ml_collections torch tensorboardX PIL '
+      'matplotlib',
     ),
   ],
 )

@@ -26,3 +26,15 @@ def test_comparison(count, columns, gap, rows, width):
       covered[place] += 1
   assert covered.max() == 1
   assert (picture[covered == 0] == 255).all()
+
+
+def test_error_map():
+  original = np.zeros((2, 1, 3, 3), np.uint8)
+  reconstruction = original.copy()
+  reconstruction[0, 0, 0] = (32, 32, 32)
+  reconstruction[0, 0, 1] = (0, 0, 96)
+  reconstruction[1, 0, 2] = (255, 10, 200)
+  expected = [[[128, 128, 0]], [[0, 0, 255]]]  # half of 64 levels, in the mean; and beyond
+  np.testing.assert_array_equal(pictures.error_map(original, reconstruction), expected)
+  # Unsigned levels do not wrap round.
+  np.testing.assert_array_equal(pictures.error_map(reconstruction, original), expected)

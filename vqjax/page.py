@@ -17,8 +17,8 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:;
+  style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
 {style}</style>
@@ -31,7 +31,7 @@ _ZOOM = """<dialog aria-label="images, large">
 <div class="bar"><span></span>
 <button name="previous" title="arrow left">previous</button>
 <button name="next" title="arrow right">next</button>
-<button name="near" title="Z, or click an image">close-up</button>
+<button name="near" autofocus title="Z, or click an image">close-up</button>
 <button name="close" title="Escape">close</button></div>
 <div class="images"></div>
 </dialog>

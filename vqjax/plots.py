@@ -1,7 +1,7 @@
 """Numbers as drawings: SVG to stand in a page, in its text colour. The door to matplotlib.
 
-Figures are made without pyplot, which would keep them in a process-wide list. Each holds one pair of
-axes, so that a page can lay them out and a phone shows them one below the other.
+Figures are made without pyplot, which would keep them in a process-wide list. Each holds one pair
+of axes, so that a page can lay them out and a phone shows them one below the other.
 """
 
 import contextlib
@@ -10,8 +10,9 @@ import re
 
 import matplotlib
 import numpy as np
+import scipy.linalg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 # Text stays text. The salt makes the ids, and so the file, the same each time.
 _STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'vqjax', 'font.size': 9}
@@ -20,7 +21,7 @@ USED, UNUSED, GREY = '#3987c9', '#d9662b', '#8c8c8c'
 _COLOURS = (USED, UNUSED, '#2a9d74', '#b4699c', '#c9a227', '#5fb8d9', GREY)
 _INK = '#010203'  # stands for the page's text colour until the file is written
 
-_MOST_POINTS = 4096  # of a scatter, and rows that its axes are fitted to
+_MOST_POINTS = 2048  # of a scatter, and rows that its axes are fitted to
 _MOST_STEPS = 500  # of a curve
 
 
@@ -58,25 +59,28 @@ def clouds(cloud, counts=None) -> tuple[list[tuple[str, str]], str]:
   be. As vqtorch's page shows them (Huh et al., ICML 2023).
 
   Args:
-    cloud: an `evaluation.Cloud`; at most 4096 rows of each set are taken, evenly spread.
+    cloud: an `evaluation.Cloud`; at most 2048 finite rows of each set are taken, evenly spread.
     counts: int [K], to tell used codes from unused, if `cloud.codes` has as many rows.
   """
   sets = {'latents (P)': cloud.latents, 'codes (C)': cloud.codes, 'quantized (Q)': cloud.quantized}
   sets = {name: np.asarray(rows) for name, rows in sets.items() if rows is not None}
-  picks = {name: _thin(len(rows), _MOST_POINTS) for name, rows in sets.items()}
-  fitted = ['latents (P)', 'codes (C)' if 'codes (C)' in sets else 'quantized (Q)']
-  points, shares = _project({name: sets[name][picks[name]] for name in sets}, fitted)
+  picks = {name: _picks(rows) for name, rows in sets.items()}
+  fitted = ('latents (P)', 'codes (C)' if 'codes (C)' in sets else 'quantized (Q)')
+  taken = {name: rows[picks[name]].astype(np.float64) for name, rows in sets.items()}
+  points, shares = _project(taken, fitted)
   together = np.concatenate(list(points.values()))
   low, high = together.min(0), together.max(0)
   margin = 0.05 * np.maximum(high - low, 1e-6)
+  told = cloud.codes is not None and counts is not None and len(counts) == len(cloud.codes)
   drawings = []
   for name, rows in points.items():
     colours = USED
-    if name == 'codes (C)' and counts is not None and len(counts) == len(sets[name]):
+    if name == 'codes (C)' and told:
       colours = np.where(np.asarray(counts)[picks[name]] > 0, USED, UNUSED)
     with _figure() as (figure, axes):
       # As pixels: thousands of marks would make the page slow.
-      axes.scatter(*rows.T, s=5, c=colours, alpha=0.6, linewidths=0, rasterized=True)
+      size = np.clip(6000 / len(rows), 4, 20)
+      axes.scatter(*rows.T, s=size, c=colours, alpha=0.6, linewidths=0, rasterized=True)
       axes.set(
         xlim=(low[0] - margin[0], high[0] + margin[0]),
         ylim=(low[1] - margin[1], high[1] + margin[1]),
@@ -85,9 +89,9 @@ def clouds(cloud, counts=None) -> tuple[list[tuple[str, str]], str]:
       )
       axes.set_title(f'{name}: {_shown(len(rows), len(sets[name]))}')
       drawings.append((_svg(figure), name))
-  explained = ', '.join(f'{share:.1%} of {name}' for name, share in shares.items())
-  marked = f'Codes in blue are used, in orange unused. ' if _has_codes(cloud, counts) else ''
-  return drawings, f'{marked}Variance that the plane holds: {explained}.'
+  explained = ' and '.join(f'{s:.1%} of the variance of {name}' for name, s in shares.items())
+  marked = ' Codes in blue are used, those in orange are not.' if told else ''
+  return drawings, f'The plane holds {explained}.{marked}'
 
 
 def curves(title, lines, reference=()) -> tuple[str, str]:
@@ -100,10 +104,7 @@ def curves(title, lines, reference=()) -> tuple[str, str]:
   """
   with _figure() as (figure, axes):
     for i, (name, line) in enumerate(lines.items()):
-      style = {
-        'color': _COLOURS[i % len(_COLOURS)],
-        'linestyle': ('-', ':')[i // len(_COLOURS) % 2],
-      }
+      style = {'color': _COLOURS[i % len(_COLOURS)]}
       if name in reference:
         style = {'color': GREY, 'linestyle': '--'}
       steps, values = (_means(np.asarray(numbers, np.float64)) for numbers in line)
@@ -112,6 +113,10 @@ def curves(title, lines, reference=()) -> tuple[str, str]:
     values = np.concatenate([values for _, values in lines.values()])
     if values.min() > 0 and values.max() > 10 * values.min():
       axes.set_yscale('log')
+      axes.yaxis.set_major_formatter(_short)
+      axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+      many = values.max() > 100 * values.min()
+      axes.yaxis.set_minor_formatter(NullFormatter() if many else _short)
     axes.set(xlabel='step')
     axes.set_title(title)
     axes.xaxis.set_major_formatter(_thousands)
@@ -123,29 +128,32 @@ def curves(title, lines, reference=()) -> tuple[str, str]:
 def _project(sets, fitted):
   """(rows of each set in the plane [N 2], the share of each set's variance that it holds).
 
-  Singular vectors of the sum of the fitted sets' second moments; D is small, N need not be.
+  The right singular vectors of the fitted sets, as eigenvectors of the sum of their second moments:
+  only two of them are computed, so that wide latents do not take long.
   """
-  sets = {name: rows[np.isfinite(rows).all(1)].astype(np.float64) for name, rows in sets.items()}
   centre = np.mean([sets[name].mean(0) for name in fitted], 0)
   sets = {name: rows - centre[None] for name, rows in sets.items()}
   moments = sum(sets[name].T @ sets[name] / len(sets[name]) for name in fitted)
-  plane = np.linalg.svd(moments, hermitian=True)[2][:2].T
+  width = len(moments)
+  plane = scipy.linalg.eigh(moments, subset_by_index=(max(width - 2, 0), width - 1))[1][:, ::-1]
   if plane.shape[1] == 1:  # latents of one number
     plane = np.pad(plane, ((0, 0), (0, 1)))
   points = {name: rows @ plane for name, rows in sets.items()}
-  shares = {
-    name: points[name].var(0).sum() / max(sets[name].var(0).sum(), 1e-30) for name in fitted
-  }
+  spread = lambda rows: rows.var(0).sum()
+  shares = {name: spread(points[name]) / max(spread(sets[name]), 1e-30) for name in fitted}
   return points, shares
 
 
-def _has_codes(cloud, counts):
-  return cloud.codes is not None and counts is not None and len(counts) == len(cloud.codes)
+def _picks(rows):
+  """Positions of at most _MOST_POINTS finite rows, evenly spread."""
+  finite = np.flatnonzero(np.isfinite(rows).all(1))
+  return finite[_thin(len(finite), _MOST_POINTS)]
 
 
 def _thin(count, most):
   """At most `most` positions in `range(count)`, evenly spread."""
-  return np.arange(min(count, most)) * count // max(min(count, most), 1)
+  kept = min(count, most)
+  return np.arange(kept) * count // max(kept, 1)
 
 
 def _shown(count, total):
@@ -189,3 +197,4 @@ def _svg(figure):
 
 
 _thousands = FuncFormatter(lambda value, _: f'{value:,.0f}')
+_short = FuncFormatter(lambda value, _: f'{value:g}')

@@ -18,7 +18,7 @@ _IMAGES = (
   'Original, reconstruction and error map of held-out images, numbered in the order of the set. '
   f'The map is the mean over channels of the absolute difference: black is none, white is '
   f'{pictures.ERROR_WHITE} of 255 levels or more, in every image alike. A click, or Enter, makes a '
-  'row large; a second click shows the same place of all three close up.'
+  'row large; a second one shows the same place of all three close up.'
 )
 # Names in metrics.jsonl by the drawing that they share.
 _CURVES = {
@@ -41,8 +41,8 @@ def write(folder, numbers: dict, protocol: dict, result, curves=None):
 
   Args:
     folder: made if need be.
-    numbers: {name: number or None}. In metrics.json a number that is not finite is null too, and its
-      definition there begins with `infinite: `.
+    numbers: {name: number or None}. In metrics.json a number that is not finite is null too, and
+      its definition there begins with `infinite: `.
     protocol: {'run': ..., 'metrics': {name: definition, or of a None what it needs}, ...}.
     result: an `evaluation.Evaluation`; its samples are the pictures of the two other files.
     curves: path of the run's metrics.jsonl; None, or one that does not exist: no training curves.
@@ -55,9 +55,6 @@ def write(folder, numbers: dict, protocol: dict, result, curves=None):
     picture = pictures.comparison(samples.originals, samples.reconstructions)
     Image.fromarray(picture).save(folder / 'reconstructions.png')
     np.savez_compressed(folder / 'pictures.npz', **samples._asdict())
-  title = str(protocol['run'])
-  if 'step' in numbers:
-    title += f', step {numbers["step"]}'
   general = [(name, value) for name, value in protocol.items() if name != 'metrics']
   content = [
     page.table(
@@ -67,7 +64,7 @@ def write(folder, numbers: dict, protocol: dict, result, curves=None):
     *_drawings(result, _read_curves(curves)),
     page.section('Protocol', page.table(general, kinds=('', 'note'))),
   ]
-  (folder / 'report.html').write_text(page.page(title, *content))
+  (folder / 'report.html').write_text(page.page(_title(numbers, protocol), *content))
 
 
 def table(numbers: dict, protocol: dict) -> str:
@@ -92,6 +89,11 @@ def words(value) -> str:
   if not math.isfinite(value):
     return 'not a number' if math.isnan(value) else 'infinite'
   return f'{value:.4g}' if 0 < abs(value) < 0.1 else f'{value:.4f}'
+
+
+def decibels(psnr) -> str:
+  """A PSNR below an image."""
+  return f'{psnr:.2f} dB' if math.isfinite(psnr) else words(float(psnr))
 
 
 def _wrapped(start, text, columns):
@@ -122,6 +124,11 @@ def _write_numbers(path, numbers, protocol):
   path.write_text(json.dumps(content, indent=2) + '\n')
 
 
+def _title(numbers, protocol):
+  run = protocol.get('run', 'Evaluation')
+  return f'{run}, step {numbers["step"]}' if 'step' in numbers else run
+
+
 def _galleries(result):
   kinds = {
     'Evenly spread over the set': result.samples,
@@ -142,7 +149,7 @@ def _cards(found):
   names = ('original', 'reconstruction', 'error')
   for i, position in enumerate(found.positions):
     images = (found.originals[i], found.reconstructions[i], maps[i])
-    caption = f'image {position}, PSNR {words(float(found.psnr[i]))} dB'
+    caption = f'image {position}, PSNR {decibels(found.psnr[i])}'
     yield caption, list(zip(names, images, strict=True))
 
 

@@ -1,0 +1,179 @@
+"""The files of an evaluation, and the page."""
+
+import json
+import re
+
+import browser
+import numpy as np
+import pytest
+from evaluations import PROTOCOL, evaluation, shown
+from PIL import Image
+
+from vqjax import page, plots, report
+from vqjax.evaluation import Cloud
+
+LINES = [
+  '{"step": 1, "loss": 2.0, "usage": 0.1, "perplexity": 3.0, "learning_rate": 0.1}',
+  '{"step": 2, "loss": null, "usage": 0.2}',
+  '{"eval/psnr": 99.0}',
+  '{"step": 2, "eval/psnr": 12.0, "eval/psnr_mean_color": 10.0, "eval/num_images": 4}',
+  '{"step": 3, "loss": 1.0}',
+  '{"step": 4, "lo',
+]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('run')
+  curves = folder / 'metrics.jsonl'
+  curves.write_text('\n'.join(LINES))
+  result = evaluation()
+  report.write(folder / 'eval', {**result.metrics, 'step': 7}, PROTOCOL, result, curves)
+  return folder / 'eval'
+
+
+def headings(folder):
+  return re.findall(r'<h[23]>(.*?)</h', (folder / 'report.html').read_text())
+
+
+def test_metrics_json(folder):
+  written = json.loads((folder / 'metrics.json').read_text())
+  assert written == {**evaluation().metrics, 'step': 7, 'protocol': PROTOCOL}
+
+
+def test_what_is_not_finite_is_null_and_says_so(tmp_path):
+  numbers = {'psnr': float('inf'), 'usage': float('nan'), 'rec_loss': 0.5}
+  report.write(tmp_path, numbers, PROTOCOL, evaluation())
+  written = json.loads((tmp_path / 'metrics.json').read_text())
+  assert (written['psnr'], written['usage'], written['rec_loss']) == (None, None, 0.5)
+  definitions = written['protocol']['metrics']
+  assert definitions['psnr'] == 'infinite: dB, RGB'
+  assert definitions['usage'] == 'not a number: fraction of codes'
+  assert definitions['rec_loss'] == 'l2'
+  assert '<td class="number">infinite<td' in (tmp_path / 'report.html').read_text()
+
+
+def test_pictures_for_comparisons_and_for_looking_at(folder):
+  with np.load(folder / 'pictures.npz') as arrays:
+    for name, expected in shown()._asdict().items():
+      np.testing.assert_array_equal(arrays[name], expected)
+  assert np.asarray(Image.open(folder / 'reconstructions.png')).shape == (2 * 6 + 2, 4 * 10 - 2, 3)
+
+
+def test_the_page_holds_everything(folder):
+  page = (folder / 'report.html').read_text()
+  assert headings(folder) == [
+    *('Images', 'Evenly spread over the set', 'Best by PSNR', 'Worst by PSNR'),
+    *('Code usage', 'Latents and codes', 'Training', 'Protocol'),
+  ]
+  assert re.findall(r'PSNR ([\d.]+) dB', page) == ['20.00', '21.00', '22.00', '23.00'] + [
+    *('21.00', '20.00', '20.00', '21.00')
+  ]
+  assert '3 of 5 codes used, 2 unused' in page
+  assert '<td>psnr<td class="number">21.5000<td class="note">dB, RGB' in page
+  assert '<td>rec_loss<td class="number">0.01235<td' in page
+  drawn = re.findall(r'aria-label="([^"]*)"><svg', page)
+  assert drawn[1:4] == ['latents (P)', 'codes (C)', 'quantized (Q)']
+  assert drawn[4:] == ['loss', 'usage', 'perplexity', 'held-out PSNR, dB']
+
+
+@browser.needs_browser
+def test_the_page_in_a_browser(folder, tmp_path):
+  seen = browser.check(folder / 'report.html', tmp_path)
+  assert seen['widths'] == [8] * 3 * (4 + 2 + 2)
+
+
+def test_what_is_absent_is_left_out(tmp_path):
+  absent = dict.fromkeys(('code_counts', 'samples', 'best', 'worst', 'cloud'))
+  numbers, protocol = {'psnr': 20.0}, {'data': 'two folders', 'metrics': {}}
+  report.write(tmp_path, numbers, protocol, evaluation(**absent), tmp_path / 'metrics.jsonl')
+  assert headings(tmp_path) == ['Protocol']
+  page = (tmp_path / 'report.html').read_text()
+  assert '<script' not in page  # nothing to zoom
+  assert {path.name for path in tmp_path.iterdir()} == {'metrics.json', 'report.html'}
+
+
+def test_the_page_takes_text_for_text(tmp_path):
+  protocol = PROTOCOL | {'run': '<script>alert(1)</script>', 'data': '"a" & <b>'}
+  report.write(tmp_path, {'psnr': 1.0}, protocol, evaluation())
+  page = (tmp_path / 'report.html').read_text()
+  assert 'alert(1)</script>' not in page
+  assert '&quot;a&quot; &amp; &lt;b&gt;' in page
+
+
+def test_the_same_evaluation_is_the_same_page(folder, tmp_path):
+  result = evaluation()
+  curves = folder.parent / 'metrics.jsonl'
+  report.write(tmp_path, {**result.metrics, 'step': 7}, PROTOCOL, result, curves)
+  assert (tmp_path / 'report.html').read_bytes() == (folder / 'report.html').read_bytes()
+
+
+@pytest.mark.parametrize(('columns', 'most'), [(40, 100), (120, 120), (400, 160)])
+def test_the_table_for_the_terminal(monkeypatch, columns, most):
+  monkeypatch.setenv('COLUMNS', str(columns))
+  reason = 'needs ' + ' '.join(f'word{i}' for i in range(60))
+  numbers = {'psnr': float('inf'), 'rfid': None, 'step': 1200}
+  protocol = {'data': reason, 'metrics': {'psnr': 'dB, RGB', 'rfid': reason}}
+  lines = report.table(numbers, protocol).splitlines()
+  assert lines[0] == 'psnr  infinite  dB, RGB'
+  assert lines[1].startswith('rfid      null  needs word0')
+  assert lines[2].startswith(16 * ' ' + 'word')
+  assert most - 8 < max(map(len, lines)) <= most
+  assert ' '.join(lines[1].split() + lines[2].split()).startswith(f'rfid null {reason[:200]}'[:80])
+  assert 'step      1200  ' in lines
+  start = next(i for i, line in enumerate(lines) if line.startswith('data: needs'))
+  assert ' '.join(' '.join(lines[start:]).split()) == f'data: {reason}'
+
+
+@pytest.mark.parametrize('used', [1, 1000, 2**18])
+def test_code_usage_of_a_large_codebook_is_a_small_drawing(used):
+  counts = np.zeros(2**18, np.int64)
+  counts[::-1][:used] = np.random.default_rng(0).zipf(1.5, used)
+  svg, label = plots.code_usage(counts)
+  assert label == f'{used:,} of 262,144 codes used, {2**18 - used:,} unused'
+  assert len(svg) < 120_000
+  assert ('>unused<' in svg) == (used < 2**18)
+
+
+def test_the_plane_of_latents_and_codes():
+  """Known directions: latents vary along one axis of space, codes lie off along another."""
+  rng = np.random.default_rng(0)
+  latents, codes = np.zeros((2, 500, 4), np.float32)
+  latents[:, 2] = rng.normal(size=500)
+  codes[:, 1] = 5
+  codes[:, 3] = 0.01 * rng.normal(size=500)
+  points, shares = plots._project({'p': latents, 'c': codes}, ('p', 'c'))
+  distance = points['c'].mean(0) - points['p'].mean(0)
+  np.testing.assert_allclose(np.abs(distance), [5, 0], atol=0.3)
+  np.testing.assert_allclose(points['p'].std(0), [0, latents[:, 2].std()], atol=0.1)
+  assert shares['p'] == pytest.approx(1, abs=0.01)
+  assert shares['c'] < 0.1
+
+
+@pytest.mark.parametrize('width', [1, 3])
+def test_clouds_of_any_kind(width):
+  rows = np.random.default_rng(0).normal(size=(30, width)).astype(np.float32)
+  rows[4] = np.inf
+  drawings, note = plots.clouds(Cloud(rows, rows, None))
+  assert [label for _, label in drawings] == ['latents (P)', 'quantized (Q)']
+  assert 'of quantized (Q)' in note
+  assert 'orange' not in note
+  drawings, note = plots.clouds(Cloud(rows, rows, np.tile(rows, (200, 1))), np.ones(6000))
+  assert '2,048 of 6,000' in drawings[1][0]
+  assert 'orange' in note
+  assert all('<image' in svg and len(svg) < 60_000 for svg, _ in drawings)
+
+
+def test_long_curves_become_means():
+  values = np.random.default_rng(0).normal(size=1000)
+  np.testing.assert_allclose(plots._means(values), values.reshape(500, 2).mean(1))
+  np.testing.assert_array_equal(plots._means(values[:500]), values[:500])
+
+
+def test_small_images_show_their_pixels():
+  small, large = (np.zeros((side, side, 3), np.uint8) for side in (32, 256))
+  shown = page.gallery([('', [('small', small), ('large', large)])])
+  assert re.findall(r'<img( class="pixels")? alt="(\w+)"', shown) == [
+    (' class="pixels"', 'small'),
+    ('', 'large'),
+  ]

@@ -266,6 +266,9 @@ if __name__ == '__main__':
   workdir_flag = string('workdir', None, 'Folder of a run of train.py, or of vqjax.convert.')
   step_flag = integer('step', None, 'Checkpoint; the best by held-out PSNR by default.')
   data_path_flag = string('data_path', None, 'Another config.data.path than trained on.')
+  eval_assign_flag = string(
+    'eval_assign', None, "How codes are assigned, in place of the quantizer's own eval_assign."
+  )
   rounding_flag = flags.DEFINE_enum(
     'rounding', 'uint8', list(scoring.ROUNDINGS), 'Of reconstructions before they are compared.'
   )
@@ -301,6 +304,7 @@ if __name__ == '__main__':
     workdir, config = run_folder.read_config(workdir_flag.value)
     if data_path_flag.value:
       config.data.path = data_path_flag.value
+    pretrained.override(config, eval_assign=eval_assign_flag.value)
     evaluate(
       config,
       workdir,

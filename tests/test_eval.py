@@ -1,7 +1,10 @@
-"""eval.py on two folders of images, and its options."""
+"""eval.py on two folders of images, its options, and the guide to it."""
 
 import json
+import pathlib
+import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ import eval as evaluate_command
 from vqjax import feature_statistics, metrics, scoring
 from vqjax.data.photos import Photos
 from vqjax.errors import UserError
+
+GUIDE = (pathlib.Path(__file__).parent.parent / 'docs' / 'evaluation.md').read_text()
 
 pytestmark = pytest.mark.usefixtures('restored_loggers')
 
@@ -96,3 +101,16 @@ def test_statistics_of_the_originals_are_written_and_read(folders, tmp_path, mon
 def test_options_that_cannot_be(options, message, folders, tmp_path):
   with pytest.raises(UserError, match=message):
     evaluate_command.compare_folders(*folders, tmp_path, **({'batch_size': 8} | options))
+
+
+def test_the_guide_explains_every_number_and_rounding():
+  cells = re.findall(r'^\| (`.+?`(?:, `.+?`)*) \|', GUIDE, re.MULTILINE)
+  explained = {name for cell in cells for name in re.findall('`(.+?)`', cell)}
+  files = {name for name in explained if name.startswith('eval/')}
+  assert explained - files == {*scoring.PROTOCOL, *scoring.ROUNDINGS}
+
+
+def test_the_example_of_the_guide_runs():
+  (source,) = re.findall(r'```python\n(.*?)```', GUIDE, re.DOTALL)
+  with jax.numpy_dtype_promotion('standard'):  # as JAX is when a user starts it
+    exec(compile(source, 'docs/evaluation.md', 'exec'), {})

@@ -89,7 +89,7 @@ def load(source, *, format='auto', step=None, eval_assign=None, dtype=None) -> P
   path = pathlib.Path(source).expanduser()
   if (path / 'checkpoints').is_dir():
     path, config = run_folder.read_config(path)
-    _override(config, eval_assign, dtype)
+    override(config, eval_assign, dtype)
     model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
     variables, step = read_variables(path, config, model, step)
     return Pretrained(model, variables, config, source, step)
@@ -97,7 +97,7 @@ def load(source, *, format='auto', step=None, eval_assign=None, dtype=None) -> P
     raise UserError(f'step is {step}, but {source} is no run folder; leave it out.')
   published = convert.open_published(source, format)
   config = ml_collections.ConfigDict({'model': published.model, 'quantizer': published.quantizer})
-  _override(config, eval_assign, dtype)
+  override(config, eval_assign, dtype)
   model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
   variables = convert.variables_from(published, model, source)
   return Pretrained(model, jax.tree.map(jnp.asarray, variables), config, source)
@@ -148,7 +148,8 @@ def _on_one_device(tree):
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), tree)
 
 
-def _override(config, eval_assign, dtype):
+def override(config, eval_assign=None, dtype=None):
+  """Sets what may differ from how a tokenizer was trained, where it is not None."""
   if dtype is not None:
     config.model.dtype = dtype
   if eval_assign is not None:

@@ -172,6 +172,11 @@ def test_missing_networks_are_named_with_their_command():
   networks['inception'] = {'fc': {}}
   assert scoring.missing(networks, (64, 64)) == {}
   assert scoring.missing(networks, (16, 64)) == {'lpips': 'needs images of 31 x 31 pixels or more'}
+  small = scoring.missing(networks, (64, 10))
+  assert small.keys() == {'ssim', 'ssim_luma', 'lpips', 'lpips_vgg'}
+  assert small['ssim'] == 'needs images of 11 x 11 pixels or more'
+  x = np.zeros((1, 64, 10, 3), np.uint8)
+  assert scoring.score({}, x, x)[0].keys() == {'psnr', 'psnr_luma', 'l1', 'l2'}
 
 
 def test_few_images_for_a_covariance_are_warned_of(caplog):

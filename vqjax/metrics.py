@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import entr
 
+SSIM_WINDOW = 11  # pixels
+
 
 def _levels(images):
   """0 to 255 in float32: bytes as they are, so that their differences are exact; [0, 1] scaled."""
@@ -133,7 +135,7 @@ def _similarities(x, y):
   `(m(s) - m(d) + 2c) / (m(s) + m(d) + 2c)`: the error of m(s), a difference of large numbers where
   a bright image is flat, drops out as far as x and y agree.
   """
-  if min(x.shape[1:3]) < 11:
+  if min(x.shape[1:3]) < SSIM_WINDOW:
     raise ValueError(f'ssim needs images of at least 11 x 11 pixels; got {x.shape[1:3]}.')
   z = jnp.concatenate([x + y, x - y], axis=-1)
   # Around a common offset: E[z^2] - E[z]^2 cancels in float32 where the mean is large.
@@ -150,10 +152,10 @@ def _similarities(x, y):
 
 
 def _blur(images):
-  taps = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+  taps = np.exp(-0.5 * ((np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) / 1.5) ** 2)
   taps = jnp.asarray(taps / taps.sum(), jnp.float32)
   for axis in (1, 2):
-    size = images.shape[axis] - 10
+    size = images.shape[axis] - SSIM_WINDOW + 1
     images = sum(
       tap * jax.lax.slice_in_dim(images, i, i + size, axis=axis) for i, tap in enumerate(taps)
     )

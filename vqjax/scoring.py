@@ -85,11 +85,13 @@ def definitions(networks) -> dict[str, str]:
 def missing(networks, size) -> dict[str, str]:
   """What the numbers need that cannot be computed on images of `size`, (height, width), and how."""
   found = {}
+  if min(size) < metrics.SSIM_WINDOW:
+    found |= dict.fromkeys(('ssim', 'ssim_luma'), _larger(metrics.SSIM_WINDOW))
   for name, net in LPIPS_NETS.items():
     if f'lpips_{net}' not in networks:
       found[name] = _fetch(f'lpips_{net}')
     elif min(size) < SMALLEST[net]:
-      found[name] = f'needs images of {SMALLEST[net]} x {SMALLEST[net]} pixels or more'
+      found[name] = _larger(SMALLEST[net])
   if 'inception' not in networks:
     found |= dict.fromkeys(('rfid', 'inception_score'), _fetch('inception'))
   elif 'fc' not in networks['inception']:
@@ -108,7 +110,7 @@ def score(networks, x, y):
   its classes `probabilities`, float32 [B 1008], of reconstructions.
   """
   absent = missing(networks, x.shape[1:3])
-  values = {name: metric(x, y) for name, metric in PIXELS.items()}
+  values = {name: metric(x, y) for name, metric in PIXELS.items() if name not in absent}
   seen = {}
   with jax.default_matmul_precision('highest'):
     for name, net in LPIPS_NETS.items():
@@ -127,6 +129,10 @@ def score(networks, x, y):
 def _signed(images):
   """[0, 255] or [0, 1] -> [-1, 1]."""
   return images.astype(jnp.float32) / (127.5 if images.dtype == jnp.uint8 else 0.5) - 1
+
+
+def _larger(side):
+  return f'needs images of {side} x {side} pixels or more'
 
 
 def _fetch(network):

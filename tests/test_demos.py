@@ -94,13 +94,13 @@ def test_optimal_transport_uses_all_codes_of_a_codebook_that_collapses(tmp_path)
     config = demo(name)
     config.gan.weight = 0.0  # nor do they differ in that, and half a minute of compiling goes
     config.model.num_res_blocks, config.model.channel_mult = 0, (1, 2)
-    config.total_steps = config.eval_every = config.checkpoint_every = 60
-    config.log_every = 30
+    config.total_steps = config.eval_every = config.checkpoint_every = 40
+    config.log_every, config.eval_images = 20, 16
     found, lines = run(config, tmp_path / name)
     held_out[name] = found['usage']
-    training[name] = next(line['usage'] for line in lines if line['step'] == 60)
+    training[name] = next(line['usage'] for line in lines if line['step'] == 40)
   assert training['optvq'] == 1
-  assert held_out['optvq'] > 0.95  # of 54 images, by the nearest code
+  assert held_out['optvq'] > 0.8  # of 16 images, by the nearest code
   assert training['vqgan'] < 0.5
   assert held_out['vqgan'] < 0.5
 
@@ -110,8 +110,8 @@ def test_each_rung_of_the_ladder_improves_on_the_one_before(tmp_path):
   found = {}
   for step in ('baseline', 'kmeans', 'affine', 'replacement'):
     config = demo('vqtorch', f'step={step}')
-    config.batch_size, config.total_steps = 32, 200
-    config.log_every = config.eval_every = config.checkpoint_every = 200
+    config.batch_size, config.total_steps = 32, 150
+    config.log_every = config.eval_every = config.checkpoint_every = 150
     found[step] = run(config, tmp_path / step)[0]
   for metric in ('psnr', 'usage'):
     values = [numbers[metric] for numbers in found.values()]

@@ -174,7 +174,8 @@ def test_another_config_is_refused(run):
 
 
 def command(*args, stdin=None):
-  env = {**os.environ, 'XLA_FLAGS': '', 'VQJAX_CACHE': '/no/such/cache'}
+  flags = os.environ['XLA_FLAGS'].replace('device_count=8', 'device_count=1')
+  env = {**os.environ, 'XLA_FLAGS': flags, 'VQJAX_CACHE': '/no/such/cache'}
   return subprocess.run(
     [sys.executable, *args],
     cwd=ROOT,

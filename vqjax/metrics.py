@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import entr
 
+SMALLEST = 11  # side of SSIM's window, and so of an image that has one, in pixels
+
 
 def _levels(images):
   """0 to 255 in float32: bytes as they are, so that their differences are exact; [0, 1] scaled."""
@@ -133,8 +135,10 @@ def _similarities(x, y):
   `(m(s) - m(d) + 2c) / (m(s) + m(d) + 2c)`: the error of m(s), a difference of large numbers where
   a bright image is flat, drops out as far as x and y agree.
   """
-  if min(x.shape[1:3]) < 11:
-    raise ValueError(f'ssim needs images of at least 11 x 11 pixels; got {x.shape[1:3]}.')
+  if min(x.shape[1:3]) < SMALLEST:
+    raise ValueError(
+      f'ssim needs images of at least {SMALLEST} x {SMALLEST} pixels; got {x.shape[1:3]}.'
+    )
   z = jnp.concatenate([x + y, x - y], axis=-1)
   # Around a common offset: E[z^2] - E[z]^2 cancels in float32 where the mean is large.
   offset = jnp.round(jnp.mean(z, axis=(1, 2), keepdims=True))

@@ -85,6 +85,9 @@ def definitions(networks) -> dict[str, str]:
 def missing(networks, size) -> dict[str, str]:
   """What the numbers need that cannot be computed on images of `size`, (height, width), and how."""
   found = {}
+  if min(size) < metrics.SMALLEST:
+    needed = f'needs images of {metrics.SMALLEST} x {metrics.SMALLEST} pixels or more'
+    found |= dict.fromkeys(('ssim', 'ssim_luma'), needed)
   for name, net in LPIPS_NETS.items():
     if f'lpips_{net}' not in networks:
       found[name] = _fetch(f'lpips_{net}')
@@ -108,7 +111,7 @@ def score(networks, x, y):
   its classes `probabilities`, float32 [B 1008], of reconstructions.
   """
   absent = missing(networks, x.shape[1:3])
-  values = {name: metric(x, y) for name, metric in PIXELS.items()}
+  values = {name: metric(x, y) for name, metric in PIXELS.items() if name not in absent}
   seen = {}
   with jax.default_matmul_precision('highest'):
     for name, net in LPIPS_NETS.items():

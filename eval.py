@@ -1,6 +1,7 @@
 """Evaluates a trained tokenizer on held-out images, or any two folders of images.
 
-python eval.py --workdir=runs/NAME [--step=N] [--data_path=FOLDER] [--rounding=uint8|none|wrap]
+python eval.py --workdir=runs/NAME [--out=FOLDER] [--step=N] [--data_path=FOLDER]
+               [--rounding=uint8|none|wrap] [--eval_assign=NAME]
 python eval.py --originals=FOLDER --reconstructions=FOLDER --out=FOLDER
 
 Both take --num_images=N, --batch_size=N, --reference=FILE, --save_reference=FILE and --quick.
@@ -22,6 +23,7 @@ from vqjax import (
   evaluation,
   feature_statistics,
   pretrained,
+  quantizers,
   recipe,
   report,
   run_folder,
@@ -32,6 +34,7 @@ from vqjax import (
 from vqjax import data as datasets
 from vqjax import logging as run_logging
 from vqjax.data.pairs import open_pairs, pair_batches
+from vqjax.data.sources import WITHOUT_PATH
 from vqjax.errors import UserError
 
 log = logging.getLogger('vqjax')
@@ -57,7 +60,8 @@ def evaluate(
     workdir: folder of the run.
     step: of the checkpoint; None for the best by held-out PSNR (accuracy of a classifier).
     num_images: how many held-out images; None for all.
-    batch_size: of all devices together; the config's by default. No number depends on it.
+    batch_size: of all devices together; the config's by default. No number depends on it, unless
+      the quantizer's `eval_assign` looks at the whole batch, as `Sinkhorn` does.
     rounding: of reconstructions before they are compared, a name in `scoring.ROUNDINGS`.
     out: folder for the report; `eval` in the run's by default.
     **more: `reference`, `save_reference` and `quick`, see `compare_folders`.
@@ -92,11 +96,11 @@ def evaluate(
     process_count=jax.process_count(),
   )
   evaluator = evaluation.make_eval_step(plan, mesh, networks=networks, rounding=rounding)
-  quantizer = plan.tokenizer.quantizer
 
   def look():
-    with contextlib.closing(batches()) as first:
-      return evaluation.cloud(plan, params, variables, next(first)['image'])
+    with contextlib.closing(batches()) as found:
+      batch = next(batch for batch in found if batch['mask'].any())
+    return evaluation.cloud(plan, params, variables, batch['image'], batch['mask'])
 
   return _evaluate(
     functools.partial(evaluator, params, variables),
@@ -109,8 +113,7 @@ def evaluate(
       'data': source.description,
       'images': f'{size} x {size}, ' + json.dumps(config.data.eval.to_dict()),
       'rounding': scoring.ROUNDING_PROTOCOL[rounding],
-      # A Sinkhorn assignment depends on the whole batch, so the reader must know.
-      'tokens': f'taken by {getattr(quantizer.core, "eval_assign", "rounding")}',
+      'tokens': _tokens(plan.tokenizer.quantizer, batch_size),
       'weights': 'moving average' if config.ema_decay else 'as trained',
       'computed on': f'{_device()}, model in {config.model.dtype}',
     },
@@ -130,7 +133,7 @@ def compare_folders(
   out,
   *,
   num_images=None,
-  batch_size=16,
+  batch_size=None,
   reference=None,
   save_reference=None,
   quick=False,
@@ -142,7 +145,7 @@ def compare_folders(
     reconstructions: folder with images of the same names, whatever their suffix, and size.
     out: folder for the report.
     num_images: how many, in the order of their names; None for all.
-    batch_size: of all devices together. No number depends on it.
+    batch_size: of all devices together; two a device by default. No number depends on it.
     reference: an `.npz` of statistics, for rFID to compare with in place of the originals.
     save_reference: such a file to be written, of the originals.
     quick: without LPIPS and Inception, which take nearly all the time.
@@ -153,6 +156,7 @@ def compare_folders(
   _start()
   _check(num_images, batch_size)
   mesh = sharding.make_mesh({'data': -1, 'fsdp': 1})
+  batch_size = batch_size or 2 * mesh.size
   sharding.check_batch_size(mesh, batch_size, '--batch_size')
   pairs = open_pairs(originals, reconstructions)
   more = {'reference': reference, 'save_reference': save_reference, 'quick': quick}
@@ -188,6 +192,28 @@ def _check(num_images, batch_size):
       raise UserError(f'--{name} is {value}; legal: 1 or more.')
 
 
+def choose_images(data, path):
+  """Makes `data`, of a run's config, the held-out images at `path`, where that is not None.
+
+  Raises:
+    UserError: there is none, and the run has no images of its own.
+  """
+  if path:
+    if data.source in WITHOUT_PATH:
+      data.source = 'folder'
+    data.path, data.eval_path = path, ''
+  elif data.source == 'folder' and not data.path:
+    raise UserError('this run has no images of its own; name some by --data_path=FOLDER.')
+
+
+def _tokens(quantizer, batch_size):
+  """How tokens are taken; by what looks at a whole batch, they depend on its size."""
+  assign = getattr(quantizer.core, 'eval_assign', None)
+  if isinstance(assign, quantizers.Nearest | None):
+    return 'each the nearest code, by search or by rounding'
+  return f'of {batch_size} images together, taken by {assign}'
+
+
 def _device():
   precision = jax.config.jax_default_matmul_precision or 'default'
   return f'{jax.devices()[0].device_kind}, products of the model in {precision} precision'
@@ -217,12 +243,18 @@ def _evaluate(
 ):
   """Runs it, completes the protocol, and writes everything into the folder `out`."""
   missing = {} if classifies else scoring.missing(networks, size)
-  if save_reference and (classifies or 'inception' not in networks):
-    why = 'left out by --quick' if quick else missing.get('rfid', 'a classifier has no images')
-    raise UserError(f'--save_reference={save_reference} is for the statistics of rfid: {why}.')
+  for name, path in (('reference', reference), ('save_reference', save_reference)):
+    if path and (classifies or 'inception' not in networks):
+      why = 'left out by --quick' if quick else missing.get('rfid', 'a classifier has no images')
+      raise UserError(f'--{name}={path} is for rfid, and there is none: {why}.')
   if quick:
-    missing = dict.fromkeys(missing, 'left out by --quick')
+    missing |= dict.fromkeys(missing.keys() - scoring.PIXELS.keys(), 'left out by --quick')
   statistics = feature_statistics.load(reference, width=2048) if reference else None
+  out = out.expanduser()
+  try:
+    out.mkdir(parents=True, exist_ok=True)  # before the work rather than after it
+  except OSError as error:
+    raise UserError(f'cannot make {out}: {error.strerror}; choose another --out.') from error
   found = evaluation.evaluate(
     evaluator,
     batches,
@@ -265,7 +297,7 @@ if __name__ == '__main__':
   string, integer = flags.DEFINE_string, flags.DEFINE_integer
   workdir_flag = string('workdir', None, 'Folder of a run of train.py, or of vqjax.convert.')
   step_flag = integer('step', None, 'Checkpoint; the best by held-out PSNR by default.')
-  data_path_flag = string('data_path', None, 'Another config.data.path than trained on.')
+  data_path_flag = string('data_path', None, 'Images in place of those that the run held out.')
   eval_assign_flag = string(
     'eval_assign', None, "How codes are assigned, in place of the quantizer's own eval_assign."
   )
@@ -276,7 +308,9 @@ if __name__ == '__main__':
   reconstructions_flag = string('reconstructions', None, 'Folder of what was made of them.')
   out_flag = string('out', None, "Folder for the report; a run's is eval/ in it by default.")
   num_images_flag = integer('num_images', None, 'So many images; all by default.')
-  batch_size_flag = integer('batch_size', None, "Images at a time; by default the run's.")
+  batch_size_flag = integer(
+    'batch_size', None, "Images at a time; by default the run's, or 2 a device."
+  )
   reference_flag = string('reference', None, 'Statistics (.npz) that rFID compares with.')
   save_reference_flag = string('save_reference', None, 'Where to write those of the originals.')
   quick_flag = flags.DEFINE_bool('quick', False, 'Without LPIPS, rFID and Inception score.')
@@ -285,32 +319,31 @@ if __name__ == '__main__':
     """Reads the flags and evaluates."""
     shared = {
       'num_images': num_images_flag.value,
+      'batch_size': batch_size_flag.value,
       'reference': reference_flag.value,
       'save_reference': save_reference_flag.value,
       'quick': quick_flag.value,
     }
     if originals_flag.value or reconstructions_flag.value:
       folders = originals_flag.value, reconstructions_flag.value, out_flag.value
-      if workdir_flag.value or not all(folders):
+      of_runs = ('workdir', 'step', 'data_path', 'eval_assign', 'rounding')
+      if not all(folders) or any(flags.FLAGS[name].present for name in of_runs):
         raise UserError(
           'two folders of images are evaluated by --originals, --reconstructions and --out '
-          'together, without --workdir.'
+          f'together, without {", ".join(f"--{name}" for name in of_runs)}.'
         )
-      batch_size = batch_size_flag.value or 2 * jax.device_count()
-      compare_folders(*folders, batch_size=batch_size, **shared)
+      compare_folders(*folders, **shared)
       return
     if not workdir_flag.value:
       raise UserError('--workdir is missing; for example --workdir=runs/rot_vqgan_demo.')
     workdir, config = run_folder.read_config(workdir_flag.value)
-    if data_path_flag.value:
-      config.data.path = data_path_flag.value
+    choose_images(config.data, data_path_flag.value)
     pretrained.override(config, eval_assign=eval_assign_flag.value)
     evaluate(
       config,
       workdir,
       step=step_flag.value,
       rounding=rounding_flag.value,
-      batch_size=batch_size_flag.value,
       out=out_flag.value,
       **shared,
     )

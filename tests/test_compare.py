@@ -157,6 +157,12 @@ def test_a_metric_that_one_run_lacks(runs, tmp_path):
   assert 'psnr' not in content['best']
 
 
+def test_the_home_folder_may_be_written_as_one_does(runs, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  compare(runs, '~/made')
+  assert (tmp_path / 'made' / 'comparison.html').exists()
+
+
 def test_names_are_distinct(runs, tmp_path):
   same = write(tmp_path / 'a')
   content = compare([runs[0], same / 'eval', runs[1], same / 'eval'], tmp_path)

@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 import eval as evaluate_command
 from vqjax import feature_statistics, metrics, scoring
+from vqjax.data import default_data
 from vqjax.data.photos import Photos
 from vqjax.errors import UserError
+from vqjax.quantizers import FSQ, Grouped, Sinkhorn, VectorQuantizer
 
 GUIDE = (pathlib.Path(__file__).parent.parent / 'docs' / 'evaluation.md').read_text()
 
@@ -93,14 +96,63 @@ def test_statistics_of_the_originals_are_written_and_read(folders, tmp_path, mon
   ('options', 'message'),
   [
     ({'num_images': 0}, '--num_images is 0; legal: 1 or more'),
+    ({'batch_size': 0}, '--batch_size is 0; legal: 1 or more'),
     ({'batch_size': 12}, '--batch_size is 12; legal: a multiple of 8 devices'),
-    ({'quick': True, 'save_reference': 'x.npz'}, 'x.npz is for .* rfid: left out by --quick'),
+    ({'quick': True, 'save_reference': 'x.npz'}, '--save_reference=x.npz is .*: left out by --q'),
+    ({'quick': True, 'reference': 'x.npz'}, '--reference=x.npz is for rfid, .*: left out by --q'),
     ({'reference': '/no/such.npz'}, 'cannot read /no/such.npz'),
   ],
 )
 def test_options_that_cannot_be(options, message, folders, tmp_path):
   with pytest.raises(UserError, match=message):
     evaluate_command.compare_folders(*folders, tmp_path, **({'batch_size': 8} | options))
+
+
+def test_a_folder_that_cannot_be_made_is_found_before_the_work(folders):
+  with pytest.raises(UserError, match='cannot make /dev/null/x: Not a directory; choose another'):
+    evaluate_command.compare_folders(*folders, '/dev/null/x', batch_size=8, quick=True)
+
+
+def test_images_too_small_for_a_number_get_the_others(tmp_path):
+  pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), np.uint8)
+  for name, image in zip(('x', 'y'), pixels, strict=True):
+    (tmp_path / name).mkdir()
+    Image.fromarray(image).save(tmp_path / name / '0.png')
+  folders = tmp_path / 'x', tmp_path / 'y'
+  numbers = evaluate_command.compare_folders(*folders, tmp_path, quick=True)
+  np.testing.assert_allclose(numbers['psnr'], metrics.psnr(*pixels[:, None])[0], rtol=1e-6)
+  assert numbers['ssim'] is numbers['ssim_luma'] is None
+  said = json.loads((tmp_path / 'metrics.json').read_text())['protocol']['metrics']
+  assert said['ssim'] == 'needs images of 11 x 11 pixels or more'
+  assert said['lpips'] == 'left out by --quick'
+
+
+def test_the_protocol_says_what_tokens_depend_on():
+  said = [
+    evaluate_command._tokens(quantizer, 16)
+    for quantizer in (
+      VectorQuantizer(8),
+      Grouped(VectorQuantizer(8, eval_assign=Sinkhorn()), groups=2),
+      FSQ((3, 3)),
+    )
+  ]
+  assert said[0] == said[2] == 'each the nearest code, by search or by rounding'
+  assert said[1].startswith('of 16 images together, taken by Sinkhorn(')
+
+
+def test_images_in_place_of_those_of_a_run():
+  data = lambda **fields: ConfigDict(default_data() | fields)
+  for config, source in (
+    (data(source='photos'), 'folder'),
+    (data(path='there', eval_path='elsewhere'), 'folder'),
+    (data(source='array_record', path='there'), 'array_record'),
+  ):
+    evaluate_command.choose_images(config, 'here')
+    assert config == data(source=source, path='here')
+    evaluate_command.choose_images(config, None)
+    assert config == data(source=source, path='here')
+  with pytest.raises(UserError, match=r'no images of its own; .* --data_path=FOLDER'):
+    evaluate_command.choose_images(data(), None)
 
 
 def test_the_guide_explains_every_number_and_rounding():

@@ -1,6 +1,7 @@
 """The streaming evaluation: real networks on photographs, its bookkeeping on made-up batches."""
 
 import functools
+import types
 
 import jax
 import numpy as np
@@ -206,6 +207,21 @@ def test_no_image_or_a_broken_one_is_an_error_and_data_are_closed():
   whole['mask'][:] = False
   with pytest.raises(UserError, match='no image could be read'):
     evaluate(whole)
+
+
+def test_a_cloud_has_no_padding():
+  class Pixels:  # are the latents, and none is rounded
+    quantizer = types.SimpleNamespace(token_axes=(), num_codes=2**17)
+    normalize = staticmethod(lambda images: images.astype(np.float32))
+
+    def apply(self, variables, x, method, mask=None):
+      return {'latents': x, 'encode': types.SimpleNamespace(z_q=-x)}[method]
+
+  images, mask = photographs(3, 4), np.array([True, False, True])
+  found = evaluation.cloud(types.SimpleNamespace(tokenizer=Pixels()), {}, {}, images, mask)
+  np.testing.assert_array_equal(found.latents, images[mask].reshape(-1, 3))
+  np.testing.assert_array_equal(found.quantized, -found.latents)
+  assert found.codes is None
 
 
 def test_roundings():

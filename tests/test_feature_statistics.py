@@ -103,7 +103,7 @@ def test_what_is_added_is_checked():
     score.value  # noqa: B018
 
 
-def test_saved_and_loaded(tmp_path):
+def test_saved_and_loaded(tmp_path, monkeypatch):
   statistics = added(FeatureStatistics(12), features(), 20)
   statistics.save(tmp_path / 'photos.stats', 'ten photographs, weights sha256 ab')
   found = feature_statistics.load(tmp_path / 'photos.stats', width=12)
@@ -111,6 +111,8 @@ def test_saved_and_loaded(tmp_path):
   np.testing.assert_array_equal(found.covariance, statistics.covariance)
   assert found[2:] == (101, 'ten photographs, weights sha256 ab')
   assert [path.name for path in tmp_path.iterdir()] == ['photos.stats']
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert feature_statistics.load('~/photos.stats').count == 101
   with pytest.raises(UserError, match=r'cannot write .*none/x.npz: No such file .*; name a file'):
     statistics.save(tmp_path / 'none' / 'x.npz', '')
 

@@ -72,7 +72,7 @@ def compare(runs, out, *, allow_different_protocols=False) -> dict:
     'differences': differences,
     'protocol': next(iter(found.values())).protocol,
   }
-  out = pathlib.Path(out)
+  out = pathlib.Path(out).expanduser()  # no shell does that behind --out=
   try:
     out.mkdir(parents=True, exist_ok=True)
     (out / 'comparison.json').write_text(json.dumps(content, indent=2) + '\n')

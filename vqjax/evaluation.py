@@ -268,18 +268,22 @@ def _pictures(kept):
   return Pictures(*map(np.stack, zip(*kept, strict=True))) if kept else None
 
 
-def cloud(recipe, params, variables, images) -> Cloud:
-  """Latents of `images`, uint8 [B H W 3], at most `CLOUD` of them, evenly spread, and the codes."""
+def cloud(recipe, params, variables, images, mask) -> Cloud:
+  """Latents of images, uint8 [B H W 3], that `mask` [B] has, and the codes.
+
+  They are at most `CLOUD`, evenly spread.
+  """
   model = recipe.tokenizer
 
   @jax.jit
-  def look(variables, images):
+  def look(variables, images, mask):
     x = model.normalize(images)
     latents = model.apply(variables, x, method='latents')
-    return latents, model.apply(variables, x, method='encode').z_q, _codes(model, variables)
+    quantized = model.apply(variables, x, mask=mask, method='encode')
+    return latents, quantized.z_q, _codes(model, variables)
 
-  latents, quantized, codes = jax.device_get(look({'params': params, **variables}, images))
-  latents, quantized = (x.reshape(-1, x.shape[-1]) for x in (latents, quantized))
+  latents, quantized, codes = jax.device_get(look({'params': params, **variables}, images, mask))
+  latents, quantized = (x[mask].reshape(-1, x.shape[-1]) for x in (latents, quantized))
   some = np.linspace(0, len(latents) - 1, min(CLOUD, len(latents))).astype(np.int64)
   return Cloud(latents[some], quantized[some], codes)
 

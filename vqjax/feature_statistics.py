@@ -98,7 +98,7 @@ class FeatureStatistics:
     Raises:
       UserError: fewer than two images, or a path that cannot be written.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     arrays = {'mu': self.mean, 'sigma': self.covariance, 'count': self.count}
     partial = path.with_name(f'partial-{os.getpid()}-{path.name}')
     try:
@@ -136,7 +136,9 @@ def load(path, width: int | None = None) -> Precomputed:
   """
   advice = 'give statistics that vqjax, pytorch-fid or the ADM evaluation wrote'
   try:
-    with open(path, 'rb') as opened:  # where this is left to NumPy, a damaged file stays open
+    with (
+      pathlib.Path(path).expanduser().open('rb') as opened
+    ):  # where this is left to NumPy, a damaged file stays open
       file = np.load(opened, allow_pickle=False)
       if not isinstance(file, np.lib.npyio.NpzFile):
         raise UserError(f'{path} is a single array and no .npz of mu and sigma: {advice}.')

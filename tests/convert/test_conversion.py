@@ -39,7 +39,9 @@ def test_the_commands_from_a_file_to_a_file(tmp_path, capsys):
   path, io, _ = checkpoint(LDM)
   run, out = tmp_path / 'run', tmp_path / 'out.safetensors'
   command.main([str(path), f'--out={run}'])
-  assert 'is a checkpoint of vqgan' in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert 'is a checkpoint of vqgan' in said
+  assert said.endswith(f'next: python eval.py --workdir={run} --data_path=FOLDER\n')
   tok = vqjax.load(run)
   assert (tok.source, tok.step) == (str(run), 0)
   x = io['x'] * 0.5 + 0.5

@@ -21,6 +21,13 @@ def files(source):
   return {source[i]['name'].split('@')[0] for i in range(len(source))}
 
 
+def test_a_path_is_refused_rather_than_ignored():
+  with pytest.raises(
+    UserError, match=r"'here', but data\.source='photos' reads no path: add --conf"
+  ):
+    make_source(data_config(source='photos', path='here'), 'eval')
+
+
 def test_enough_tiles_of_useful_size(photos):
   assert 300 <= len(photos['train']) <= 600
   assert 50 <= len(photos['eval']) <= 100

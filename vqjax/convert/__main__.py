@@ -57,7 +57,7 @@ def convert(source, out, format='auto') -> pathlib.Path:
   )
   if published.skipped:
     print(f'left out: {len(published.skipped)} keys that are no part of it: {_some(published)}')
-  print(f'written: {path}; next: python eval.py --workdir={path}')
+  print(f'written: {path}; next: python eval.py --workdir={path} --data_path=FOLDER')
   return path
 
 

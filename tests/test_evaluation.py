@@ -3,7 +3,9 @@
 import functools
 import types
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from vqjax import evaluation, metrics, quantizers, scoring, sharding
 from vqjax.data.photos import Photos
 from vqjax.errors import UserError
 from vqjax.feature_statistics import FeatureStatistics
+from vqjax.quantizers import VectorQuantizer
 
 K = 16
 
@@ -209,19 +212,34 @@ def test_no_image_or_a_broken_one_is_an_error_and_data_are_closed():
     evaluate(whole)
 
 
-def test_a_cloud_has_no_padding():
-  class Pixels:  # are the latents, and none is rounded
-    quantizer = types.SimpleNamespace(token_axes=(), num_codes=2**17)
-    normalize = staticmethod(lambda images: images.astype(np.float32))
+class Pixels(nn.Module):
+  """A tokenizer whose latents are the pixels."""
 
-    def apply(self, variables, x, method, mask=None):
-      return {'latents': x, 'encode': types.SimpleNamespace(z_q=-x)}[method]
+  quantizer: VectorQuantizer
+  normalize = staticmethod(lambda images: images.astype(jnp.float32))
 
-  images, mask = photographs(3, 4), np.array([True, False, True])
-  found = evaluation.cloud(types.SimpleNamespace(tokenizer=Pixels()), {}, {}, images, mask)
-  np.testing.assert_array_equal(found.latents, images[mask].reshape(-1, 3))
-  np.testing.assert_array_equal(found.quantized, -found.latents)
-  assert found.codes is None
+  def latents(self, x):
+    return x
+
+  def encode(self, x, mask=None):
+    return self.quantizer(x, train=False)
+
+
+def test_a_cloud_is_of_one_space_and_has_no_padding():
+  images, mask = photographs(8, 4), np.arange(8) % 3 > 0
+  model = Pixels(VectorQuantizer(K, sphere=True))
+  x = model.normalize(images)
+  variables = dict(model.init(jax.random.key(0), x, method='encode'))
+  recipe, params = types.SimpleNamespace(tokenizer=model), variables.pop('params')
+  look = functools.partial(evaluation.cloud, recipe, on(8), params, variables)
+  found = look({'image': images, 'mask': mask, 'label': np.zeros(8)})
+  rows = images[mask].reshape(-1, 3).astype(np.float32)
+  expected = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+  np.testing.assert_allclose(found.latents, expected, atol=1e-6)
+  assert found.codes.shape == (K, 3)
+  nearest = found.codes[np.argmax(expected @ found.codes.T, axis=-1)]
+  np.testing.assert_allclose(found.quantized, nearest, atol=1e-6)
+  assert look({'image': images, 'mask': mask & False}) is None
 
 
 def test_roundings():

@@ -10,7 +10,8 @@ from evaluations import PROTOCOL, evaluation, shown
 from PIL import Image
 
 from vqjax import page, plots, report
-from vqjax.evaluation import Cloud
+from vqjax.errors import UserError
+from vqjax.evaluation import Cloud, Evaluation
 
 LINES = [
   '{"step": 1, "loss": 2.0, "usage": 0.1, "perplexity": 3.0, "learning_rate": 0.1}',
@@ -177,3 +178,9 @@ def test_small_images_show_their_pixels():
     (' class="pixels"', 'small'),
     ('', 'large'),
   ]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+  (tmp_path / 'report.html').mkdir()
+  with pytest.raises(UserError, match=r'cannot write .*report\.html: .*; make room, or choose'):
+    report.write(tmp_path, {'psnr': 1.0}, {'run': 'x', 'metrics': {}}, Evaluation({}, {}))

@@ -268,21 +268,28 @@ def _pictures(kept):
   return Pictures(*map(np.stack, zip(*kept, strict=True))) if kept else None
 
 
-def cloud(recipe, params, variables, images, mask) -> Cloud:
-  """Latents of images, uint8 [B H W 3], that `mask` [B] has, and the codes.
+def cloud(recipe, mesh, params, variables, batch) -> Cloud | None:
+  """Latents of a local batch {'image', 'mask'}, where the mask holds, and the codes.
 
-  They are at most `CLOUD`, evenly spread.
+  They are at most `CLOUD`, evenly spread; None if the mask holds nowhere.
   """
   model = recipe.tokenizer
+  batch = sharding.put_batch(mesh, {name: batch[name] for name in ('image', 'mask')})
 
-  @jax.jit
   def look(variables, images, mask):
     x = model.normalize(images)
-    latents = model.apply(variables, x, method='latents')
+    # As codes are compared with them: bounded in FSQ, unit vectors on a sphere.
+    latents = model.apply(variables, x, method=lambda m, x: m.quantizer.enter(m.latents(x)))
+    if getattr(model.quantizer.core, 'sphere', False) and not model.quantizer.token_axes:
+      latents = quantizers.unit(latents)
     quantized = model.apply(variables, x, mask=mask, method='encode')
-    return latents, quantized.z_q, _codes(model, variables)
+    return latents, quantized.z_q, _codes(model, variables), mask
 
-  latents, quantized, codes = jax.device_get(look({'params': params, **variables}, images, mask))
+  look = jax.jit(look, out_shardings=sharding.replicated(mesh))
+  found = look({'params': params, **variables}, batch['image'], batch['mask'])
+  latents, quantized, codes, mask = jax.device_get(found)
+  if not mask.any():
+    return None
   latents, quantized = (x[mask].reshape(-1, x.shape[-1]) for x in (latents, quantized))
   some = np.linspace(0, len(latents) - 1, min(CLOUD, len(latents))).astype(np.int64)
   return Cloud(latents[some], quantized[some], codes)

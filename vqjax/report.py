@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from vqjax import page, pictures, plots
+from vqjax.errors import UserError
 
 _IMAGES = (
   'Original, reconstruction and error map of held-out images, numbered in the order of the set. '
@@ -46,8 +47,21 @@ def write(folder, numbers: dict, protocol: dict, result, curves=None):
     protocol: {'run': ..., 'metrics': {name: definition, or of a None what it needs}, ...}.
     result: an `evaluation.Evaluation`; its samples are the pictures of the two other files.
     curves: path of the run's metrics.jsonl; None, or one that does not exist: no training curves.
+
+  Raises:
+    UserError: the folder or a file in it cannot be written.
   """
   folder = pathlib.Path(folder)
+  try:
+    _write(folder, numbers, protocol, result, curves)
+  except OSError as error:
+    raise UserError(
+      f'cannot write {error.filename or folder}: {error.strerror}; make room, or choose another '
+      '--out.'
+    ) from error
+
+
+def _write(folder, numbers, protocol, result, curves):
   folder.mkdir(parents=True, exist_ok=True)
   _write_numbers(folder / 'metrics.json', numbers, protocol)
   if result.samples is not None:

@@ -46,6 +46,11 @@ class Folder:
     return {'image': encoded, 'label': self._labels.get(name.split('/')[0], 0), 'name': name}
 
 
+def has_parts(path) -> bool:
+  """Whether a folder is divided: it has train/ or held-out images of their own in it."""
+  return any((pathlib.Path(path).expanduser() / name).is_dir() for name in ('train', *_HELD_OUT))
+
+
 def open_folder(data: Any, split: str) -> Folder:
   """The training or held-out images that `data.path`, `eval_path` and `holdout` describe.
 

@@ -144,7 +144,7 @@ class _Totals:
     self.windows = {}
     self.samples, self.best, self.worst = [], [], []
     self.statistics = self.probabilities = None
-    self.shape = None  # height, width, tokens an image
+    self.size = self.tokens_an_image = None  # size: height and width
 
   def add(self, found):
     mask = found['mask']
@@ -177,7 +177,9 @@ class _Totals:
   def _add_pictures(self, mask, psnr, originals, reconstructions):
     self.size = originals.shape[1:3]
     positions = self.position + np.arange(len(mask))
-    pick = lambda i: (positions[i], float(psnr[i]), originals[i], _bytes(reconstructions[i]))
+    # Copies: a view would keep its whole batch.
+    copies = lambda i: (originals[i].copy(), _bytes(reconstructions[i]))
+    pick = lambda i: (positions[i], float(psnr[i]), *copies(i))
     inside = np.flatnonzero(mask)
     self.samples += [pick(i) for i in inside if positions[i] in self.wanted]
     order = inside[np.argsort(psnr[inside], kind='stable')]
@@ -261,7 +263,7 @@ class _Windows:
 
 
 def _bytes(image):
-  return image if image.dtype == np.uint8 else np.uint8(np.rint(image * 255))
+  return image.copy() if image.dtype == np.uint8 else np.uint8(np.rint(image * 255))
 
 
 def _pictures(kept):

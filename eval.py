@@ -11,7 +11,6 @@ or into --out, and prints the numbers, each with its protocol.
 
 import contextlib
 import functools
-import json
 import logging
 import pathlib
 
@@ -33,9 +32,7 @@ from vqjax import (
 )
 from vqjax import data as datasets
 from vqjax import logging as run_logging
-from vqjax.data.folder import has_parts
 from vqjax.data.pairs import open_pairs, pair_batches
-from vqjax.data.sources import WITHOUT_PATH
 from vqjax.errors import UserError
 
 log = logging.getLogger('vqjax')
@@ -111,7 +108,7 @@ def evaluate(
     {
       'run': str(workdir),
       'data': source.description,
-      'images': f'{size} x {size}, ' + json.dumps(config.data.eval.to_dict()),
+      'images': f'{size} x {size}: {datasets.make_transform(config.data, "eval")}',
       'rounding': scoring.ROUNDING_PROTOCOL[rounding],
       'tokens': _tokens(plan.tokenizer.quantizer, batch_size),
       'weights': 'moving average' if config.ema_decay else 'as trained',
@@ -190,24 +187,6 @@ def _check(num_images, batch_size):
   for name, value in (('num_images', num_images), ('batch_size', batch_size)):
     if value is not None and value < 1:
       raise UserError(f'--{name} is {value}; legal: 1 or more.')
-
-
-def choose_images(data, path):
-  """Makes `data`, of a run's config, the images at `path`, where that is not None.
-
-  A folder of another place than the run's is evaluated whole, or its part val/ where it has parts:
-  nothing in it was trained on.
-
-  Raises:
-    UserError: there is none, and the run has no images of its own.
-  """
-  if path:
-    if data.source in WITHOUT_PATH:
-      data.source = 'folder'
-    whole = data.source == 'folder' and path != data.path and not has_parts(path)
-    data.path, data.eval_path = path, path if whole else ''
-  elif data.source == 'folder' and not data.path:
-    raise UserError('this run has no images of its own; name some by --data_path=FOLDER.')
 
 
 def _tokens(quantizer, batch_size):
@@ -341,7 +320,7 @@ if __name__ == '__main__':
     if not workdir_flag.value:
       raise UserError('--workdir is missing; for example --workdir=runs/rot_vqgan_demo.')
     workdir, config = run_folder.read_config(workdir_flag.value)
-    choose_images(config.data, data_path_flag.value)
+    datasets.choose_images(config.data, data_path_flag.value)
     pretrained.override(config, eval_assign=eval_assign_flag.value)
     evaluate(
       config,

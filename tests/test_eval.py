@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import eval as evaluate_command
+from vqjax import data as datasets
 from vqjax import feature_statistics, metrics, scoring
 from vqjax.data import default_data
 from vqjax.data.photos import Photos
@@ -154,12 +155,12 @@ def test_images_in_place_of_those_of_a_run(tmp_path):
     (data(path=whole), whole, data(path=whole)),
     (data(source='array_record', path='there'), whole, data(source='array_record', path=whole)),
   ):
-    evaluate_command.choose_images(config, path)
+    datasets.choose_images(config, path)
     assert config == expected
-    evaluate_command.choose_images(config, None)
+    datasets.choose_images(config, None)
     assert config == expected
   with pytest.raises(UserError, match=r'no images of its own; .* --data_path=FOLDER'):
-    evaluate_command.choose_images(data(), None)
+    datasets.choose_images(data(), None)
 
 
 def test_the_guide_explains_every_number_and_rounding():

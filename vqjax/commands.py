@@ -2,6 +2,7 @@
 
 import sys
 
+import jax
 import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
@@ -24,6 +25,13 @@ def _reporting(main):
       main()
     except UserError as error:
       _fail(error)
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      _fail(
+        f'out of memory ({str(error).splitlines()[0]}); fewer images at a time need less: '
+        '--batch_size=N of eval.py, --config.batch_size=N or --config.model.remat=True of train.py.'
+      )
     except KeyboardInterrupt:
       _fail('interrupted; run the same command again to go on from the last checkpoint.')
 

@@ -305,3 +305,27 @@ def test_wrong_field(fields, message):
 def test_wrong_image_size():
   with pytest.raises(UserError, match=r'data.image_size is 0; give a number of pixels'):
     transform(0)
+
+
+@pytest.mark.parametrize(
+  ('fields', 'words'),
+  [
+    ({}, 'not resized; center crop of 8 (smaller ones padded)'),
+    (
+      {'resize': 'shorter', 'resize_size': 9, 'resize_up_to': 12, 'crop': 'random', 'flip': True},
+      'shorter side 9 to 12; random crop of 8 (smaller ones padded); bilinear, without '
+      'antialiasing; flip',
+    ),
+    (
+      {'resize': 'exact', 'antialias': True, 'small': 'error', 'blur': 0.5},
+      'sides 8; center crop of 8 (smaller ones refused); bilinear, with antialiasing; blur 0.5',
+    ),
+    (
+      {'crop': 'random_resized', 'scale': (0.5, 1.0)},
+      'not resized; random part of area (0.5, 1.0) and shape (0.75, 1.3333333333333333); resized '
+      'to 8; bilinear, without antialiasing',
+    ),
+  ],
+)
+def test_a_transform_says_what_it_does(fields, words):
+  assert str(transform(8, **fields)) == words

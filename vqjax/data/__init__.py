@@ -10,7 +10,17 @@ importer of Grain and tensorflow_datasets; TensorFlow is never imported.
 
 from vqjax.data.batches import eval_batches, train_batches
 from vqjax.data.defaults import default_data
-from vqjax.data.sources import Source, make_source
+from vqjax.data.sources import Source, choose_images, make_source
 from vqjax.data.tokens import Tokens
+from vqjax.data.transforms import make_transform
 
-__all__ = ['Source', 'Tokens', 'default_data', 'eval_batches', 'make_source', 'train_batches']
+__all__ = [
+  'Source',
+  'Tokens',
+  'choose_images',
+  'default_data',
+  'eval_batches',
+  'make_source',
+  'make_transform',
+  'train_batches',
+]

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from vqjax.data.array_record import open_array_record
 from vqjax.data.digits import Digits
-from vqjax.data.folder import open_folder
+from vqjax.data.folder import has_parts, open_folder
 from vqjax.data.photos import Photos
 from vqjax.data.tfds import Tfds
 from vqjax.data.transforms import make_transform
@@ -18,7 +18,7 @@ _SOURCES = {
   'tfds': lambda data, split: Tfds(data.tfds_name, data.path, getattr(data, f'{split}_split')),
 }
 
-WITHOUT_PATH = ('photos', 'digits')  # they come with packages
+_WITHOUT_PATH = ('photos', 'digits')  # they come with packages
 
 
 class Source(Protocol):
@@ -44,9 +44,27 @@ def make_source(data: Any, split: str) -> Source:
   if data.source not in _SOURCES:
     names = ', '.join(map(repr, _SOURCES))
     raise UserError(f'data.source is {data.source!r}; it can be one of {names}.')
-  if data.source in WITHOUT_PATH and (path := data.path or data.eval_path):
+  if data.source in _WITHOUT_PATH and (path := data.path or data.eval_path):
     raise UserError(
       f'data.path is {path!r}, but data.source={data.source!r} reads no path: add '
       '--config.data.source=folder, or another source that does.'
     )
   return _SOURCES[data.source](data, split)
+
+
+def choose_images(data: Any, path: str | None) -> None:
+  """Makes `data`, of a run's config, the images at `path`, where that is not None.
+
+  A folder of another place than the run's is evaluated whole, or its part val/ where it has parts:
+  nothing in it was trained on.
+
+  Raises:
+    UserError: there is none, and the run has no images of its own.
+  """
+  if path:
+    if data.source in _WITHOUT_PATH:
+      data.source = 'folder'
+    whole = data.source == 'folder' and path != data.path and not has_parts(path)
+    data.path, data.eval_path = path, path if whole else ''
+  elif data.source == 'folder' and not data.path:
+    raise UserError('this run has no images of its own; name some by --data_path=FOLDER.')

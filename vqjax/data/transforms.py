@@ -90,6 +90,25 @@ class Transform:
     )
     self._require(0 <= self.blur <= 1, 'blur', 'give a probability, 0 to 1')
 
+  def __str__(self):
+    """In words, and without what is switched off: a protocol, for people and for comparison."""
+    size = f'{self.resize_size or self.image_size}'
+    size += f' to {self.resize_up_to}' * bool(self.resize_up_to)
+    sides = {'none': 'not resized', 'shorter': f'shorter side {size}', 'exact': f'sides {size}'}
+    how = f'{self.filter}, {"with" if self.antialias else "without"} antialiasing'
+    parts = [sides[self.resize]]
+    if self.crop == 'random_resized':
+      parts.append(f'random part of area {self.scale} and shape {self.ratio}')
+      parts.append(f'resized to {self.image_size}')
+    else:
+      small = {'pad': 'padded', 'upscale': 'enlarged', 'error': 'refused'}[self.small]
+      parts.append(f'{self.crop} crop of {self.image_size} (smaller ones {small})')
+    if self.resize != 'none' or self.crop == 'random_resized':
+      parts.append(how)
+    parts += [f'color_jitter {self.color_jitter}'] * (self.color_jitter[-1] > 0)
+    parts += [f'blur {self.blur}'] * (self.blur > 0) + ['flip'] * self.flip
+    return '; '.join(parts)
+
   def _require(self, legal: bool, field: str, advice: str) -> None:
     if not legal:
       raise UserError(f'{self.where}.{field} is {getattr(self, field)!r}; {advice}.')

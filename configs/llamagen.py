@@ -78,5 +78,5 @@ def demo(config, model):
   config.model.attn_resolutions = (16,) if model == 'vq16' else ()
   config.model.z_channels = 16
   config.quantizer.num_codes = 256
-  config.seed_codebook_batches = 8  # otherwise 7% of the codes are used in so short a run
+  config.seed_codebook_batches = 8  # otherwise few codes are in use after so short a run
   config.gan.weight = 0.02

@@ -72,13 +72,13 @@ def load_networks() -> dict:
 def definitions(networks) -> dict[str, str]:
   """PROTOCOL, with the provenance of the weights behind a number."""
   found = dict(PROTOCOL)
-  for name, network in (
-    *((name, f'lpips_{net}') for name, net in LPIPS_NETS.items()),
-    ('rfid', 'inception'),
-    ('inception_score', 'inception'),
-  ):
+  behind = {name: f'lpips_{net}' for name, net in LPIPS_NETS.items()}
+  behind |= dict.fromkeys(('rfid', 'inception_score'), 'inception')
+  # Once each: it reads the file, to see that it is whole.
+  origins = {network: weights.provenance(network) for network in networks}
+  for name, network in behind.items():
     if network in networks:
-      found[name] += f'; weights: {weights.provenance(network)}'
+      found[name] += f'; weights: {origins[network]}'
   return found
 
 

@@ -17,31 +17,28 @@ class Pairs(NamedTuple):
 
   originals: dict[str, pathlib.Path]
   reconstructions: dict[str, pathlib.Path]
+  size: tuple[int, int]  # height and width of the first original, which all images must have
 
   def __len__(self):
     return len(self.originals)
-
-  @property
-  def size(self):
-    """Height and width of the first original, which all images must have."""
-    return _read(next(iter(self.originals.values()))).shape[:2]
 
 
 def open_pairs(originals, reconstructions) -> Pairs:
   """Pairs the images of two folders by their path below it, whatever the suffix.
 
   Raises:
-    UserError: a folder that cannot be read, an image without its partner, two of one name.
+    UserError: a folder that cannot be read, an image without its partner, two of one name, or a
+      first original that is unreadable.
   """
-  found = Pairs(_paths('originals', originals), _paths('reconstructions', reconstructions))
-  sides = (originals, found.originals), (reconstructions, found.reconstructions)
+  paths = _paths('originals', originals), _paths('reconstructions', reconstructions)
+  sides = (originals, paths[0]), (reconstructions, paths[1])
   for (here, names), (there, others) in (sides, sides[::-1]):
     if alone := [name for name in names if name not in others]:
       raise UserError(
         f'{len(alone)} of {len(names)} images in {here} have no partner in {there}, the first is '
         f'{alone[0]!r}; pairs have the same path below their folder, whatever the suffix.'
       )
-  return found
+  return Pairs(*paths, size=_read(next(iter(paths[0].values()))).shape[:2])
 
 
 def pair_batches(pairs: Pairs, batch_size: int, limit: int | None = None) -> grain.DatasetIterator:

@@ -23,7 +23,6 @@ from vqjax import (
   feature_statistics,
   pretrained,
   quantizers,
-  recipe,
   report,
   run_folder,
   scoring,
@@ -34,6 +33,7 @@ from vqjax import data as datasets
 from vqjax import logging as run_logging
 from vqjax.data.pairs import open_pairs, pair_batches
 from vqjax.errors import UserError
+from vqjax.training import recipe
 
 log = logging.getLogger('vqjax')
 

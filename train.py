@@ -16,23 +16,14 @@ from absl import flags
 from ml_collections import config_flags
 
 import vqjax
-from vqjax import (
-  commands,
-  durations,
-  evaluation,
-  pictures,
-  recipe,
-  run_folder,
-  sharding,
-  state,
-  weights,
-)
+from vqjax import commands, evaluation, pictures, run_folder, sharding, weights
 from vqjax import data as datasets
 from vqjax import logging as run_logging
-from vqjax import steps as step_functions
 from vqjax.checkpoint import Checkpoints
 from vqjax.errors import UserError
-from vqjax.warm_start import warm_start
+from vqjax.training import durations, recipe, state
+from vqjax.training import step as step_functions
+from vqjax.training.warm_start import warm_start
 
 log = logging.getLogger('vqjax')
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import pytest
 
 from configs import common
-from vqjax import recipe, run_folder, tokenizer
+from vqjax import run_folder, tokenizer
 from vqjax.errors import UserError
+from vqjax.training import recipe
 
 NAMES = sorted(
   path.stem

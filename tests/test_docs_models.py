@@ -15,10 +15,11 @@ from golden_data import CHECKPOINTS, checkpoint
 from ml_collections import ConfigDict
 
 import vqjax
-from vqjax import convert, recipe, tokenizer, weights
+from vqjax import convert, tokenizer, weights
 from vqjax.convert import __main__ as command
 from vqjax.data import default_data
 from vqjax.tokenize import tokenize
+from vqjax.training import recipe
 
 ROOT = pathlib.Path(__file__).parent.parent
 GUIDE = (ROOT / 'docs' / 'models.md').read_text()

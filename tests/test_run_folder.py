@@ -3,8 +3,9 @@ import json
 import pytest
 
 from configs import common, rot_vqvae
-from vqjax import recipe, run_folder
+from vqjax import run_folder
 from vqjax.errors import UserError
+from vqjax.training import recipe
 
 
 def config(**fields):

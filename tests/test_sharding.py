@@ -10,11 +10,13 @@ import numpy as np
 import optax
 import pytest
 
-from vqjax import losses, networks, sharding, state, steps
+from vqjax import networks, sharding
 from vqjax.errors import UserError
 from vqjax.quantizers import Ema, VectorQuantizer, nearest_code, rotation, tangent_rotation
-from vqjax.recipe import Gan, Recipe
 from vqjax.tokenizer import Projection, Tokenizer
+from vqjax.training import losses, state
+from vqjax.training import step as steps
+from vqjax.training.recipe import Gan, Recipe
 
 
 def mesh_of(devices=8, data=-1, fsdp=1):

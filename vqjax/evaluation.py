@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vqjax import metrics, quantizers, scoring, sharding, steps
+from vqjax import metrics, quantizers, scoring, sharding
 from vqjax.errors import UserError
 from vqjax.feature_statistics import FeatureStatistics, InceptionScore
+from vqjax.training import step as steps
 
 log = logging.getLogger('vqjax')
 

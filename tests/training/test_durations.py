@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from vqjax import durations
 from vqjax.errors import UserError
+from vqjax.training import durations
 
 UNITS = {'batch_size': 64, 'num_examples': 1000, 'total_steps': 500}
 

@@ -6,9 +6,9 @@ Both take given images, so that they can be held to the losses of other implemen
 import jax
 import jax.numpy as jnp
 
-from vqjax import losses
-from vqjax.recipe import Recipe
-from vqjax.state import Network
+from vqjax.training import losses
+from vqjax.training.recipe import Recipe
+from vqjax.training.state import Network
 
 
 def reconstruction_terms(recipe: Recipe, target, y):

@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 import train
 import vqjax
 from configs import common
-from vqjax import convert, recipe, run_folder, state
+from vqjax import convert, run_folder
 from vqjax.errors import UserError
-from vqjax.warm_start import warm_start
+from vqjax.training import recipe, state
+from vqjax.training.warm_start import warm_start
 
 PATCHGAN = next(name for name in CHECKPOINTS if name.startswith('taming'))
 STYLEGAN = next(name for name in CHECKPOINTS if name.startswith('vitvq'))

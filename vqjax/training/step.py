@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vqjax import metrics, objective
+from vqjax import metrics
 from vqjax.quantizers import code_counts, replace_dead_codes
 from vqjax.quantizers import seed_codebooks as seed_quantizer
-from vqjax.recipe import Recipe, Stage
-from vqjax.state import Network, TrainState
 from vqjax.tokenizer import to_uint8
+from vqjax.training import objective
+from vqjax.training.recipe import Recipe, Stage
+from vqjax.training.state import Network, TrainState
 
 
 def train_step(recipe: Recipe, state: TrainState, batch, *, stage: Stage, perceptual=None):

@@ -8,9 +8,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
-from vqjax import durations, losses, networks, optimizer, tokenizer
+from vqjax import networks, tokenizer
 from vqjax.errors import UserError
 from vqjax.networks import stylegan
+from vqjax.training import durations, losses, optimizer
 
 MAX_CODES = 2**22  # a token, whose use every training step counts
 

@@ -11,11 +11,13 @@ import optax
 import pytest
 from golden_data import GOLDEN, load
 
-from vqjax import convert, losses, networks, state, steps
+from vqjax import convert, networks
 from vqjax.convert.names import PATCHGAN, VQGAN
 from vqjax.quantizers import VectorQuantizer, straight_through, tangent_rotation
-from vqjax.recipe import Gan, Recipe
 from vqjax.tokenizer import Projection, Tokenizer
+from vqjax.training import losses, state
+from vqjax.training import step as steps
+from vqjax.training.recipe import Gan, Recipe
 
 
 def reference(name):

@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from vqjax.recipe import Recipe
+from vqjax.training.recipe import Recipe
 
 
 @flax.struct.dataclass

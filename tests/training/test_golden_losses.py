@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from golden_data import GOLDEN, load
 
-from vqjax import convert, losses, networks, objective
+from vqjax import convert, networks
 from vqjax.convert.names import PATCHGAN, STYLEGAN2
-from vqjax.recipe import Gan, Recipe
-from vqjax.state import Network
 from vqjax.tokenizer import Tokenizer
+from vqjax.training import losses, objective
+from vqjax.training.recipe import Gan, Recipe
+from vqjax.training.state import Network
 
 
 def part(data, prefix):

@@ -11,11 +11,13 @@ import optax
 import pytest
 
 from configs import rot_vqgan
-from vqjax import losses, networks, objective, recipe, state, steps
+from vqjax import networks
 from vqjax.errors import UserError
 from vqjax.quantizers import VectorQuantizer
-from vqjax.recipe import Gan, Recipe, Stage
 from vqjax.tokenizer import Tokenizer
+from vqjax.training import losses, objective, recipe, state
+from vqjax.training import step as steps
+from vqjax.training.recipe import Gan, Recipe, Stage
 
 RATE = 0.05
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqjax import losses
+from vqjax.training import losses
 
 
 @pytest.mark.parametrize('logit', [-200.0, 200.0])

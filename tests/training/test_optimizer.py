@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from configs import common
-from vqjax import optimizer
 from vqjax.errors import UserError
+from vqjax.training import optimizer
 
 UNITS = {'batch_size': 16, 'num_examples': 1600, 'total_steps': 200}
 

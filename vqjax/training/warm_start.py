@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from vqjax import convert, pretrained, run_folder
 from vqjax.errors import UserError
-from vqjax.recipe import Recipe
-from vqjax.state import Network, TrainState
+from vqjax.training.recipe import Recipe
+from vqjax.training.state import Network, TrainState
 
 
 def warm_start(recipe: Recipe, state: TrainState, source, *, discriminator=False) -> TrainState:

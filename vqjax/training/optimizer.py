@@ -5,8 +5,8 @@ import fnmatch
 import jax
 import optax
 
-from vqjax import durations
 from vqjax.errors import UserError
+from vqjax.training import durations
 
 _SCHEDULES = ('constant', 'cosine', 'onecycle')
 

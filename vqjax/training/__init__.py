@@ -1,0 +1,1 @@
+"""A config made concrete, and one optimizer step of it."""

@@ -24,15 +24,15 @@ from vqjax import (
   pretrained,
   quantizers,
   report,
-  run_folder,
   scoring,
   sharding,
   weights,
 )
 from vqjax import data as datasets
-from vqjax import logging as run_logging
 from vqjax.data.pairs import open_pairs, pair_batches
 from vqjax.errors import UserError
+from vqjax.runs.folder import read_config
+from vqjax.runs.log import setup
 from vqjax.training import recipe
 
 log = logging.getLogger('vqjax')
@@ -179,8 +179,8 @@ def compare_folders(
 
 
 def _start():
-  run_logging.setup()  # before JAX looks for devices and talks about it
-  run_logging.setup(jax.process_index() == 0)
+  setup()  # before JAX looks for devices and talks about it
+  setup(jax.process_index() == 0)
 
 
 def _check(num_images, batch_size):
@@ -319,7 +319,7 @@ if __name__ == '__main__':
       return
     if not workdir_flag.value:
       raise UserError('--workdir is missing; for example --workdir=runs/rot_vqgan_demo.')
-    workdir, config = run_folder.read_config(workdir_flag.value)
+    workdir, config = read_config(workdir_flag.value)
     datasets.choose_images(config.data, data_path_flag.value)
     pretrained.override(config, eval_assign=eval_assign_flag.value)
     evaluate(

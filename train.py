@@ -16,11 +16,12 @@ from absl import flags
 from ml_collections import config_flags
 
 import vqjax
-from vqjax import commands, evaluation, pictures, run_folder, sharding, weights
+from vqjax import commands, evaluation, pictures, sharding, weights
 from vqjax import data as datasets
-from vqjax import logging as run_logging
-from vqjax.checkpoint import Checkpoints
 from vqjax.errors import UserError
+from vqjax.runs.checkpoint import Checkpoints
+from vqjax.runs.folder import open_run, to_json
+from vqjax.runs.log import Progress, RunWriter, parameter_overview, setup
 from vqjax.training import durations, recipe, state
 from vqjax.training import step as step_functions
 from vqjax.training.warm_start import warm_start
@@ -49,9 +50,9 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
     UserError: anything that the user can mend.
   """
   ####### Backend and devices
-  run_logging.setup()  # before JAX looks for devices and talks about it
+  setup()  # before JAX looks for devices and talks about it
   first = jax.process_index() == 0
-  run_logging.setup(first)
+  setup(first)
   backend = jax.default_backend()
   log.info(
     'backend %s, %d device(s): %s', backend, jax.device_count(), jax.devices()[0].device_kind
@@ -93,9 +94,7 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
   due = lambda key, step: step == total or (every[key] and step % every[key] == 0)
 
   ####### Run folder
-  workdir, changes = run_folder.open_run(
-    workdir, config, allow_config_change=allow_config_change, write=first
-  )
+  workdir, changes = open_run(workdir, config, allow_config_change=allow_config_change, write=first)
   for name, (old, new) in changes.items():
     log.info('config.%s was %r and is now %r', name, old, new)
 
@@ -126,7 +125,7 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
     if restored is None:
       now = jax.jit(create, out_shardings=shardings)(key)
       start, seen = 0, 0
-      log.info(run_logging.parameter_overview(now.generator.params))
+      log.info(parameter_overview(now.generator.params))
       if config.init_from:
         log.info('starting from %s', config.init_from)
         now = warm_start(plan, now, config.init_from, discriminator=config.init_discriminator)
@@ -137,7 +136,7 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
       log.info('going on from step %d of %s', start, workdir / 'checkpoints')
 
     ####### The loop
-    writer = stack.enter_context(run_logging.RunWriter(workdir, resume_step=start, enabled=first))
+    writer = stack.enter_context(RunWriter(workdir, resume_step=start, enabled=first))
     processes = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
     batches = stack.enter_context(
       contextlib.closing(
@@ -154,7 +153,7 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
     if restored is None and config.seed_codebook_batches:
       log.info('seeding the codebook from %d batches', config.seed_codebook_batches)
       now = _seed_codebooks(plan, config, sources['train'], mesh, shardings, now, processes)
-    progress = run_logging.Progress(total, config.batch_size, start_step=start)
+    progress = Progress(total, config.batch_size, start_step=start)
     pending, held_out, started = [], {}, time.perf_counter()
     stage = recipe.Stage()
 
@@ -189,7 +188,7 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
       if due('checkpoint_every', step):
         with progress.pause():
           record = {
-            'config': run_folder.to_json(config),
+            'config': to_json(config),
             'examples_seen': seen,
             'vqjax': vqjax.__version__,
           }

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import pytest
 
 from configs import common
-from vqjax import run_folder, tokenizer
+from vqjax import tokenizer
 from vqjax.errors import UserError
+from vqjax.runs.folder import flatten
 from vqjax.training import recipe
 
 NAMES = sorted(
@@ -219,7 +220,7 @@ def test_names_differ():
 
 def keys(section):
   """Names of all fields; a duration counts in any unit, a choice with settings as one field."""
-  flat = run_folder.flatten(section)
+  flat = flatten(section)
   plain = {re.sub(r'_(steps|epochs|examples|percent)$', '', name) for name in flat}
   return {re.sub(r'^(quantizer\.\w+)\..*', r'\1', name) for name in plain}
 

@@ -11,8 +11,8 @@ from PIL import Image
 import eval as evaluate_command
 import train as train_command
 from configs import rot_vqgan, rot_vqvae, vqtorch
-from vqjax import run_folder
 from vqjax.errors import UserError
+from vqjax.runs.folder import flatten, read_config, to_json
 
 pytestmark = pytest.mark.usefixtures('restored_loggers')
 
@@ -68,8 +68,8 @@ def test_a_run_leaves_what_it_promises(run):
   picture = np.asarray(Image.open(workdir / 'samples' / 'held_out_00000004.png'))
   assert picture.shape == (2 * 16 + 2, 4 * 16 + 3 * 2, 3)
   assert list(workdir.glob('events.out.tfevents.*'))
-  folder, config = run_folder.read_config(workdir)
-  assert run_folder.flatten(config) == run_folder.flatten(run_folder.to_json(make()))
+  folder, config = read_config(workdir)
+  assert flatten(config) == flatten(to_json(make()))
   assert sorted(int(p.name) for p in (folder / 'checkpoints').iterdir()) == [2, 4]
 
 

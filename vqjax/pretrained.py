@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from vqjax import checkpoint, convert, run_folder, tokenizer
+from vqjax import convert, tokenizer
 from vqjax.errors import UserError
+from vqjax.runs import checkpoint
+from vqjax.runs.folder import read_config
 
 
 class Pretrained:
@@ -88,7 +90,7 @@ def load(source, *, format='auto', step=None, eval_assign=None, dtype=None) -> P
   """
   path = pathlib.Path(source).expanduser()
   if (path / 'checkpoints').is_dir():
-    path, config = run_folder.read_config(path)
+    path, config = read_config(path)
     override(config, eval_assign, dtype)
     model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
     variables, step = read_variables(path, config, model, step)

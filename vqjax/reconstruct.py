@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from vqjax import commands, pretrained
-from vqjax import logging as run_logging
 from vqjax.data.decode import UnreadableImage, decode
 from vqjax.data.folder import image_names
 from vqjax.errors import UserError
+from vqjax.runs.log import ImageProgress, setup
 
 log = logging.getLogger('vqjax')
 
@@ -41,7 +41,7 @@ def reconstruct(tok: pretrained.Pretrained, pictures, out) -> int:
     UserError: none of the pictures can be read, or `out` cannot be written or holds something.
   """
   targets = _targets(pathlib.Path(pictures).expanduser(), pathlib.Path(out).expanduser())
-  progress, unreadable = run_logging.ImageProgress(len(targets)), 0
+  progress, unreadable = ImageProgress(len(targets)), 0
   for picture, target in targets.items():
     try:
       pixels = reconstruct_picture(tok, _read(picture))
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
   args = parser.parse_args(argv)
   try:
     commands.require(args, workdir='runs/rot_vqgan_demo', input='photo.jpg', out='again.png')
-    run_logging.setup()  # before JAX looks for devices and talks about it
+    setup()  # before JAX looks for devices and talks about it
     reconstruct(pretrained.load(args.workdir, step=args.step), args.input, args.out)
   except UserError as error:
     sys.exit(f'error: {error}')

@@ -24,11 +24,12 @@ import ml_collections
 import numpy as np
 
 import vqjax
-from vqjax import commands, pretrained, quantizers, run_folder, sharding
+from vqjax import commands, pretrained, quantizers, sharding
 from vqjax import data as datasets
-from vqjax import logging as run_logging
 from vqjax.data import tokens
 from vqjax.errors import UserError
+from vqjax.runs.folder import difference, flatten, to_json
+from vqjax.runs.log import ImageProgress, setup
 
 log = logging.getLogger('vqjax')
 
@@ -90,7 +91,7 @@ def tokenize(
   log.info('%s: %s', split, source.description)
   log.info('%d of %d shards are to be written', len(shards), len(own))
   spans = {i: (i * shard_size, min((i + 1) * shard_size, count)) for i in shards}
-  progress = run_logging.ImageProgress(sum(stop - start for start, stop in spans.values()))
+  progress = ImageProgress(sum(stop - start for start, stop in spans.values()))
   encode = partial(_encode, tok.model, jax.device_put(tok.variables, sharding.replicated(mesh)))
   for i, (start, stop) in spans.items():
     batches = datasets.eval_batches(source, data, batch_size=batch_size, start=start, limit=stop)
@@ -138,7 +139,7 @@ def _describe(tok, data, split, source, count, shard_size, batch_size):
   config = ml_collections.ConfigDict(
     {'model': tok.config.model, 'quantizer': tok.config.quantizer, 'data': data}
   )
-  config = run_folder.to_json(config)
+  config = to_json(config)
   assign = getattr(model.quantizer.core, 'eval_assign', None)
   batch = None if isinstance(assign, quantizers.Nearest | None) else batch_size
   if batch:
@@ -184,8 +185,8 @@ def _open(out, index):
     raise UserError(f'cannot make {out}: {error.strerror}; choose another --out.') from error
   if (out / tokens.INDEX).exists():
     there = tokens.read_index(out)
-    kept = lambda fields: run_folder.flatten({k: fields[k] for k in fields if k not in _FREE})
-    if changes := run_folder.difference(kept(there), kept(index)):
+    kept = lambda fields: flatten({k: fields[k] for k in fields if k not in _FREE})
+    if changes := difference(kept(there), kept(index)):
       listed = '; '.join(f'{n}: {old!r} there, {new!r} now' for n, (old, new) in changes.items())
       raise UserError(f'{out} holds other tokens ({listed}); choose another --out, or remove it.')
     return there
@@ -236,8 +237,8 @@ def main(argv: list[str] | None = None) -> None:
   args, others = parser.parse_known_args(argv)
   try:
     commands.require(args, workdir='runs/rot_vqgan_demo', out='tokens')
-    run_logging.setup()  # before JAX looks for devices and talks about it
-    run_logging.setup(jax.process_index() == 0)
+    setup()  # before JAX looks for devices and talks about it
+    setup(jax.process_index() == 0)
     tok = pretrained.load(args.workdir, step=args.step)
     config = tok.config
     data = config.get('data', ml_collections.ConfigDict(datasets.default_data()))

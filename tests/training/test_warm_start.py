@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 import train
 import vqjax
 from configs import common
-from vqjax import convert, run_folder
+from vqjax import convert
 from vqjax.errors import UserError
+from vqjax.runs.folder import flatten
 from vqjax.training import recipe, state
 from vqjax.training.warm_start import warm_start
 
@@ -146,4 +147,4 @@ def test_what_does_not_fit_is_refused():
   config.init_from, config.seed_codebook_batches = str(path), 2
   with pytest.raises(UserError, match=r'which brings its own codebook; set the first to 0'):
     recipe.build(config)
-  assert run_folder.flatten(config)['init_from'] == str(path)
+  assert flatten(config)['init_from'] == str(path)

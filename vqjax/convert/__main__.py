@@ -13,10 +13,12 @@ import sys
 import jax
 import ml_collections
 
-from vqjax import checkpoint, run_folder, tokenizer
+from vqjax import tokenizer
 from vqjax.convert import FORMATS, open_published, variables_from
 from vqjax.data import default_data
 from vqjax.errors import UserError
+from vqjax.runs import checkpoint
+from vqjax.runs.folder import open_run
 
 
 def convert(source, out, format='auto') -> pathlib.Path:
@@ -46,7 +48,7 @@ def convert(source, out, format='auto') -> pathlib.Path:
   )
   if (pathlib.Path(out) / 'config.json').exists():
     raise UserError(f'{out} holds a run already; choose another --out.')
-  path, _ = run_folder.open_run(out, config)
+  path, _ = open_run(out, config)
   with checkpoint.Checkpoints(path / 'checkpoints') as checkpoints:
     state = {'generator': {'params': params, 'variables': variables}}
     checkpoints.save(0, state, {'converted': config.converted.to_dict()})

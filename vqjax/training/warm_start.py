@@ -5,8 +5,9 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
-from vqjax import convert, pretrained, run_folder
+from vqjax import convert, pretrained
 from vqjax.errors import UserError
+from vqjax.runs.folder import read_config
 from vqjax.training.recipe import Recipe
 from vqjax.training.state import Network, TrainState
 
@@ -27,7 +28,7 @@ def warm_start(recipe: Recipe, state: TrainState, source, *, discriminator=False
   path = pathlib.Path(source).expanduser()
   published = None
   if (path / 'checkpoints').is_dir():
-    _, config = run_folder.read_config(path)
+    _, config = read_config(path)
     variables, _ = pretrained.read_variables(path, config, recipe.tokenizer)
   else:
     published = convert.open_published(source)

@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import json
-import logging as std_logging
+import logging
 import math
 import os
 import sys
@@ -22,15 +22,15 @@ def setup(verbose=True):
   Calling it again changes `verbose` and nothing else. Pass `jax.process_index() == 0`: without
   `verbose` only warnings come through.
   """
-  handler = std_logging.StreamHandler(sys.stdout)
-  handler.setFormatter(std_logging.Formatter('%(message)s'))
-  logger = std_logging.getLogger('vqjax')
+  handler = logging.StreamHandler(sys.stdout)
+  handler.setFormatter(logging.Formatter('%(message)s'))
+  logger = logging.getLogger('vqjax')
   logger.handlers = [handler]
-  logger.setLevel(std_logging.INFO if verbose else std_logging.WARNING)
+  logger.setLevel(logging.INFO if verbose else logging.WARNING)
   # Under absl's main the root logger prints too.
   logger.propagate = False
   for name in ('absl', 'jax', 'orbax'):
-    std_logging.getLogger(name).setLevel(std_logging.WARNING)
+    logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def parameter_overview(params) -> str:
@@ -172,7 +172,7 @@ class ImageProgress:
     if self._clock() - self._logged >= self._seconds or self._done == self._total:
       self._logged = self._clock()
       line = self._progress.line(self._done, {}).removeprefix('step ')
-      std_logging.getLogger('vqjax').info('images %s', line)
+      logging.getLogger('vqjax').info('images %s', line)
 
 
 def _seconds_per_step(begin, end):

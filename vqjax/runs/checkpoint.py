@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 
 from vqjax.errors import UserError
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger('vqjax')
 
 
 class Checkpoints:

@@ -15,8 +15,8 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from vqjax.checkpoint import Checkpoints, read_record
 from vqjax.errors import UserError
+from vqjax.runs.checkpoint import Checkpoints, read_record
 
 
 @flax.struct.dataclass
@@ -93,7 +93,7 @@ def messages():
   records = []
   handler = logging.Handler()
   handler.emit = lambda record: records.append(record.getMessage())
-  logger = logging.getLogger('vqjax.checkpoint')
+  logger = logging.getLogger('vqjax')
   logger.addHandler(handler)
   yield records
   logger.removeHandler(handler)

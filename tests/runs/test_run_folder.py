@@ -3,8 +3,8 @@ import json
 import pytest
 
 from configs import common, rot_vqvae
-from vqjax import run_folder
 from vqjax.errors import UserError
+from vqjax.runs.folder import difference, flatten, open_run, read_config, to_json
 from vqjax.training import recipe
 
 
@@ -17,22 +17,22 @@ def config(**fields):
 
 def message(path, *args, **kwargs):
   with pytest.raises(UserError) as error:
-    run_folder.open_run(path, *args, **kwargs)
+    open_run(path, *args, **kwargs)
   return str(error.value)
 
 
 def test_a_fresh_folder_then_the_same_config_again(tmp_path):
   workdir = tmp_path / 'runs' / 'one'
   for _ in range(2):
-    assert run_folder.open_run(str(workdir), config()) == (workdir, {})
+    assert open_run(str(workdir), config()) == (workdir, {})
     assert [file.name for file in workdir.iterdir()] == ['config.json']
-    folder, read = run_folder.read_config(workdir)
+    folder, read = read_config(workdir)
     assert folder == workdir
-    assert read.to_dict() == run_folder.to_json(config())
+    assert read.to_dict() == to_json(config())
 
 
 def test_what_may_change_when_a_run_resumes(tmp_path):
-  run_folder.open_run(tmp_path, config())
+  open_run(tmp_path, config())
   new = config(
     **{'total_steps': 200, 'eval_every': 7, 'mesh.fsdp': 2, 'data.path': '/elsewhere'},
   )
@@ -46,14 +46,14 @@ def test_what_may_change_when_a_run_resumes(tmp_path):
     'mesh.fsdp': (1, 2),
     'total_steps': (100, 200),
   }
-  assert run_folder.open_run(tmp_path, new, write=False) == (tmp_path, expected)
-  assert run_folder.read_config(tmp_path)[1].total_steps == 100
-  assert run_folder.open_run(tmp_path, new) == (tmp_path, expected)
-  assert run_folder.read_config(tmp_path)[1].to_dict() == run_folder.to_json(new)
+  assert open_run(tmp_path, new, write=False) == (tmp_path, expected)
+  assert read_config(tmp_path)[1].total_steps == 100
+  assert open_run(tmp_path, new) == (tmp_path, expected)
+  assert read_config(tmp_path)[1].to_dict() == to_json(new)
 
 
 def test_another_config_is_another_run(tmp_path):
-  run_folder.open_run(tmp_path, config())
+  open_run(tmp_path, config())
   fields = {
     'optimizer.learning_rate': 0.5,
     'model.channel_mult': (1, 2),
@@ -66,12 +66,12 @@ def test_another_config_is_another_run(tmp_path):
     'optimizer.learning_rate: 0.0 there, 0.5 now); choose another --workdir, use the values it '
     'has, or add --allow_config_change to go on with the new ones.'
   )
-  assert run_folder.read_config(tmp_path)[1].total_steps == 100  # nothing was written
+  assert read_config(tmp_path)[1].total_steps == 100  # nothing was written
 
-  _, changes = run_folder.open_run(tmp_path, config(**fields), allow_config_change=True)
+  _, changes = open_run(tmp_path, config(**fields), allow_config_change=True)
   assert set(changes) == set(fields)
   assert changes['optimizer.learning_rate'] == (0.0, 0.5)
-  assert run_folder.open_run(tmp_path, config(**fields)) == (tmp_path, {})
+  assert open_run(tmp_path, config(**fields)) == (tmp_path, {})
 
 
 def test_folders_that_are_no_runs(tmp_path):
@@ -99,7 +99,7 @@ def test_folders_that_are_no_runs(tmp_path):
 def test_reading_what_is_no_config(tmp_path):
   def message():
     with pytest.raises(UserError) as error:
-      run_folder.read_config(tmp_path)
+      read_config(tmp_path)
     return str(error.value)
 
   path = tmp_path / 'config.json'
@@ -114,19 +114,19 @@ def test_reading_what_is_no_config(tmp_path):
 
 def test_a_config_from_json_builds_the_same_recipe(tmp_path):
   original = rot_vqvae.get_config('demo')
-  run_folder.open_run(tmp_path, original)
-  _, read = run_folder.read_config(tmp_path)
+  open_run(tmp_path, original)
+  _, read = read_config(tmp_path)
   assert read.model.channel_mult == [1, 2, 4]  # JSON has no tuples
   assert original.model.channel_mult == (1, 2, 4)
-  assert run_folder.flatten(read) == run_folder.flatten(original)
-  assert json.loads((tmp_path / 'config.json').read_text()) == run_folder.to_json(original)
+  assert flatten(read) == flatten(original)
+  assert json.loads((tmp_path / 'config.json').read_text()) == to_json(original)
   built = [recipe.build(c).tokenizer for c in (original, read)]
   assert built[0] == built[1]
   assert hash(built[0]) == hash(built[1])
 
 
 def test_flatten_and_difference():
-  old = run_folder.flatten({'a': 1, 'b': {'c': (1, 2), 'd': {'e': 'x'}}})
+  old = flatten({'a': 1, 'b': {'c': (1, 2), 'd': {'e': 'x'}}})
   assert old == {'a': 1, 'b.c': [1, 2], 'b.d.e': 'x'}
   new = {'a': 2, 'b.c': [1, 2], 'f': 0}
-  assert run_folder.difference(old, new) == {'a': (1, 2), 'b.d.e': ('x', None), 'f': (None, 0)}
+  assert difference(old, new) == {'a': (1, 2), 'b.d.e': ('x', None), 'f': (None, 0)}

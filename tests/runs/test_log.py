@@ -1,5 +1,5 @@
 import json
-import logging as std_logging
+import logging
 import subprocess
 import sys
 
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vqjax import logging
+from vqjax.runs import log
 
 
 def metrics(workdir):
@@ -27,7 +27,7 @@ def picture(seed=0):
 
 
 def test_metrics_are_one_json_object_a_step_on_disk_at_once(tmp_path):
-  with logging.RunWriter(tmp_path) as writer:
+  with log.RunWriter(tmp_path) as writer:
     writer.scalars(
       1, {'loss': jnp.float32(0.5), 'usage': jnp.bfloat16(0.25), 'codes': 7, 'psnr': np.float64(20)}
     )
@@ -38,7 +38,7 @@ def test_metrics_are_one_json_object_a_step_on_disk_at_once(tmp_path):
 
 def test_events_can_be_read_back(tmp_path):
   image = picture()
-  with logging.RunWriter(tmp_path) as writer:
+  with log.RunWriter(tmp_path) as writer:
     writer.scalars(10, {'loss': 0.5})
     writer.scalars(20, {'loss': 0.25, 'psnr': 20})
     writer.images(20, 'reconstructions', image)
@@ -58,19 +58,19 @@ def test_events_can_be_read_back(tmp_path):
 @pytest.mark.parametrize('image', [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8)])
 def test_an_image_of_another_kind_is_an_error(tmp_path, image):
   with (
-    logging.RunWriter(tmp_path) as writer,
+    log.RunWriter(tmp_path) as writer,
     pytest.raises(ValueError, match=r'samples is .*legal: uint8'),
   ):
     writer.images(1, 'samples', image)
 
 
 def test_resuming_drops_what_will_be_done_again(tmp_path):
-  with logging.RunWriter(tmp_path) as writer:
+  with log.RunWriter(tmp_path) as writer:
     for step in (10, 20, 30):
       writer.scalars(step, {'loss': step})
   with (tmp_path / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 15, "lo')  # The run died here.
-  with logging.RunWriter(tmp_path, resume_step=20) as writer:
+  with log.RunWriter(tmp_path, resume_step=20) as writer:
     assert metrics(tmp_path) == [{'step': 10, 'loss': 10}, {'step': 20, 'loss': 20}]
     writer.scalars(30, {'loss': 31})
   assert metrics(tmp_path)[2:] == [{'step': 30, 'loss': 31}]
@@ -80,7 +80,7 @@ def test_resuming_drops_what_will_be_done_again(tmp_path):
 
 
 def test_a_disabled_writer_writes_nothing(tmp_path):
-  with logging.RunWriter(tmp_path / 'run', enabled=False) as writer:
+  with log.RunWriter(tmp_path / 'run', enabled=False) as writer:
     writer.scalars(1, {'loss': 1})
     writer.images(1, 'samples', picture())
     writer.text('config', '')
@@ -93,7 +93,7 @@ def test_tensorflow_stays_out():
 
 
 def test_parameter_overview_lists_and_totals():
-  table = logging.parameter_overview({'conv': {'kernel': jnp.zeros((3, 4)), 'bias': jnp.zeros(4)}})
+  table = log.parameter_overview({'conv': {'kernel': jnp.zeros((3, 4)), 'bias': jnp.zeros(4)}})
   assert 'conv/kernel' in table
   assert '(3, 4)' in table
   assert 'Total: 16' in table
@@ -101,7 +101,7 @@ def test_parameter_overview_lists_and_totals():
 
 @pytest.fixture
 def restored_loggers():
-  loggers = [std_logging.getLogger(name) for name in ('vqjax', 'absl', 'jax', 'orbax')]
+  loggers = [logging.getLogger(name) for name in ('vqjax', 'absl', 'jax', 'orbax')]
   before = [(x, x.level, x.propagate, x.handlers) for x in loggers]
   yield
   for logger, level, propagate, handlers in before:
@@ -111,15 +111,15 @@ def restored_loggers():
 
 @pytest.mark.usefixtures('restored_loggers')
 def test_setup_prints_plain_messages_once(capsys):
-  logging.setup()
-  logging.setup()
-  std_logging.getLogger('vqjax.checkpoint').info('using step %d', 4)
-  std_logging.getLogger('vqjax').debug('not shown')
-  std_logging.getLogger('absl').info('not shown')
+  log.setup()
+  log.setup()
+  logging.getLogger('vqjax.runs.checkpoint').info('using step %d', 4)
+  logging.getLogger('vqjax').debug('not shown')
+  logging.getLogger('absl').info('not shown')
   assert capsys.readouterr() == ('using step 4\n', '')
-  logging.setup(verbose=False)
-  std_logging.getLogger('vqjax').info('not shown')
-  std_logging.getLogger('vqjax').warning('shown')
+  log.setup(verbose=False)
+  logging.getLogger('vqjax').info('not shown')
+  logging.getLogger('vqjax').warning('shown')
   assert capsys.readouterr() == ('shown\n', '')
 
 
@@ -133,7 +133,7 @@ class Clock:
 
 def test_progress_line_measures_pace_without_compilation_and_pauses():
   clock = Clock()
-  progress = logging.Progress(600, 32, start_step=100, clock=clock)
+  progress = log.Progress(600, 32, start_step=100, clock=clock)
   clock.now += 60  # The first step compiles.
   progress.start(101)
   assert progress.line(101, {'loss': 0.5}) == 'step 101/600 | loss 0.5'
@@ -156,7 +156,7 @@ def test_progress_line_measures_pace_without_compilation_and_pauses():
 
 def test_progress_of_images_is_logged_now_and_then_and_at_the_end(caplog):
   clock = Clock()
-  progress = logging.ImageProgress(100, clock=clock)
+  progress = log.ImageProgress(100, clock=clock)
   with caplog.at_level('INFO', 'vqjax'):
     clock.now += 60  # The first images wait for the compiler.
     progress.add(10)

@@ -10,10 +10,11 @@ from safetensors.numpy import load_file
 import vqjax
 from vqjax import convert, pretrained, tokenizer
 from vqjax.convert import __main__ as command
-from vqjax.convert import files, hub
+from vqjax.convert import hub
 from vqjax.errors import UserError
 from vqjax.export import export
 from vqjax.export import main as export_main
+from vqjax.tensor_files import files
 
 LDM = 'tiny_ok' if 'tiny_ok' in CHECKPOINTS else 'ldm_vq_f4_a'
 

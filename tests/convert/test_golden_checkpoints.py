@@ -10,7 +10,6 @@ from golden_data import CHECKPOINTS, checkpoint
 
 import vqjax
 from vqjax import convert
-from vqjax.convert import files
 from vqjax.quantizers import (
   Rotation,
   double_forward,
@@ -20,6 +19,7 @@ from vqjax.quantizers import (
   straight_through,
   tangent_rotation,
 )
+from vqjax.tensor_files import files
 
 FORMATS = {
   'rotation_trick_table1': 'rotation_vqvae',

@@ -88,7 +88,7 @@ def test_a_disabled_writer_writes_nothing(tmp_path):
 
 
 def test_tensorflow_stays_out():
-  code = 'import sys, vqjax.logging; sys.exit("tensorflow" in sys.modules)'
+  code = 'import sys, vqjax.runs.log; sys.exit("tensorflow" in sys.modules)'
   subprocess.run([sys.executable, '-W', 'error', '-c', code], check=True)
 
 

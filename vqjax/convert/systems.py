@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from vqjax.convert import names
-from vqjax.convert.pickles import Record
 from vqjax.errors import UserError
 from vqjax.networks import vit
+from vqjax.tensor_files.pickles import Record
 
 
 @dataclasses.dataclass(frozen=True)

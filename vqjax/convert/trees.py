@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vqjax.convert import files, hub, names, recognise
+from vqjax.convert import hub, names, recognise
 from vqjax.convert.names import Names
 from vqjax.errors import UserError
+from vqjax.tensor_files import files
 
 
 def open_published(source, format='auto') -> recognise.Published:

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from vqjax.convert import files
-from vqjax.convert.pickles import Record
 from vqjax.errors import UserError
 from vqjax.networks import Inception
+from vqjax.tensor_files import files
+from vqjax.tensor_files.pickles import Record
 
 _EPSILON = 1e-3  # of BatchNorm
 

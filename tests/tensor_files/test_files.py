@@ -9,9 +9,9 @@ import torch_files as write
 from flax import serialization
 from safetensors.numpy import save_file
 
-from vqjax.convert import files
-from vqjax.convert.pickles import Record
 from vqjax.errors import UserError
+from vqjax.tensor_files import files
+from vqjax.tensor_files.pickles import Record
 
 ARRAYS = {
   'a.weight': np.arange(24, dtype=np.float32).reshape(2, 3, 4),

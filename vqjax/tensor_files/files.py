@@ -20,8 +20,8 @@ import numpy as np
 import safetensors
 from flax import serialization
 
-from vqjax.convert.pickles import Unpickler
 from vqjax.errors import UserError
+from vqjax.tensor_files.pickles import Unpickler
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001

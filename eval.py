@@ -23,7 +23,6 @@ from vqjax import (
   feature_statistics,
   pretrained,
   quantizers,
-  report,
   scoring,
   sharding,
   weights,
@@ -31,6 +30,7 @@ from vqjax import (
 from vqjax import data as datasets
 from vqjax.data.pairs import open_pairs, pair_batches
 from vqjax.errors import UserError
+from vqjax.report import report
 from vqjax.runs.folder import read_config
 from vqjax.runs.log import setup
 from vqjax.training import recipe

@@ -8,9 +8,9 @@ import pytest
 from evaluations import PROTOCOL, evaluation, shown
 
 from vqjax import compare as command
-from vqjax import report
 from vqjax.compare import compare
 from vqjax.errors import UserError
+from vqjax.report import report
 
 
 def write(folder, *, seed=0, samples=True, protocol=None, **numbers):

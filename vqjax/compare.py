@@ -14,8 +14,9 @@ import sys
 
 import numpy as np
 
-from vqjax import commands, evaluated, page, report
+from vqjax import commands, evaluated
 from vqjax.errors import UserError
+from vqjax.report import html, report
 
 # What the best value of a row is, by how its name begins. The others, such as the loss, which is
 # each run's own, have none.
@@ -160,16 +161,16 @@ def _page(content, found):
   }
   sections = []
   if unlike := _unlike(content):
-    sections.append(page.section(_UNLIKE, page.items(unlike)))
+    sections.append(html.section(_UNLIKE, html.items(unlike)))
   kinds = ('', *['number'] * len(names))
-  sections.append(page.table(_lines(content), ('metric', *names), kinds, best))
+  sections.append(html.table(_lines(content), ('metric', *names), kinds, best))
   if best:
-    sections.append(page.paragraph('Bold: the best of its row.'))
+    sections.append(html.paragraph('Bold: the best of its row.'))
   if reasons := _reasons(content):
-    sections.append(page.section(_NULL, page.items(reasons)))
+    sections.append(html.section(_NULL, html.items(reasons)))
   cards = _cards(found)
-  images = [page.paragraph(_IMAGES), page.gallery(cards)] if cards else [page.paragraph(_NO_IMAGES)]
-  sections.append(page.section('Images', *images))
+  images = [html.paragraph(_IMAGES), html.gallery(cards)] if cards else [html.paragraph(_NO_IMAGES)]
+  sections.append(html.section('Images', *images))
   general = [(k, v) for k, v in content['protocol'].items() if k not in evaluated.OF_THE_RUN]
   definitions = {
     metric: definition
@@ -178,10 +179,10 @@ def _page(content, found):
     if run.numbers.get(metric) is not None
   }
   sections += [
-    page.section('Protocol', page.table([*general, *definitions.items()], kinds=('', 'note'))),
-    page.section('Runs', page.table(list(content['runs'].items()), kinds=('', 'note'))),
+    html.section('Protocol', html.table([*general, *definitions.items()], kinds=('', 'note'))),
+    html.section('Runs', html.table(list(content['runs'].items()), kinds=('', 'note'))),
   ]
-  return page.page(' and '.join(names) if len(names) == 2 else f'{len(names)} runs', *sections)
+  return html.page(' and '.join(names) if len(names) == 2 else f'{len(names)} runs', *sections)
 
 
 def _cards(found):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vqjax import pictures
+from vqjax.report import pictures
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 from evaluations import PROTOCOL, evaluation, shown
 from PIL import Image
 
-from vqjax import page, plots, report
 from vqjax.errors import UserError
 from vqjax.evaluation import Cloud, Evaluation
+from vqjax.report import html, plots, report
 
 LINES = [
   '{"step": 1, "loss": 2.0, "usage": 0.1, "perplexity": 3.0, "learning_rate": 0.1}',
@@ -173,7 +173,7 @@ def test_long_curves_become_means():
 
 def test_small_images_show_their_pixels():
   small, large = (np.zeros((side, side, 3), np.uint8) for side in (32, 256))
-  shown = page.gallery([('', [('small', small), ('large', large)])])
+  shown = html.gallery([('', [('small', small), ('large', large)])])
   assert re.findall(r'<img( class="pixels")? alt="(\w+)"', shown) == [
     (' class="pixels"', 'small'),
     ('', 'large'),

@@ -12,8 +12,8 @@ import textwrap
 import numpy as np
 from PIL import Image
 
-from vqjax import page, pictures, plots
 from vqjax.errors import UserError
+from vqjax.report import html, pictures, plots
 
 _IMAGES = (
   'Original, reconstruction and error map of held-out images, numbered in the order of the set. '
@@ -71,14 +71,14 @@ def _write(folder, numbers, protocol, result, curves):
     np.savez_compressed(folder / 'pictures.npz', **samples._asdict())
   general = [(name, value) for name, value in protocol.items() if name != 'metrics']
   content = [
-    page.table(
+    html.table(
       _lines(numbers, protocol), ('metric', 'value', 'protocol'), kinds=('', 'number', 'note')
     ),
     *_galleries(result),
     *_drawings(result, _read_curves(curves)),
-    page.section('Protocol', page.table(general, kinds=('', 'note'))),
+    html.section('Protocol', html.table(general, kinds=('', 'note'))),
   ]
-  (folder / 'report.html').write_text(page.page(_title(numbers, protocol), *content))
+  (folder / 'report.html').write_text(html.page(_title(numbers, protocol), *content))
 
 
 def table(numbers: dict, protocol: dict) -> str:
@@ -153,9 +153,9 @@ def _galleries(result):
   if not kinds:
     return []
   shown = [
-    page.section(title, page.gallery(_cards(found)), level=3) for title, found in kinds.items()
+    html.section(title, html.gallery(_cards(found)), level=3) for title, found in kinds.items()
   ]
-  return [page.section('Images', page.paragraph(_IMAGES), *shown)]
+  return [html.section('Images', html.paragraph(_IMAGES), *shown)]
 
 
 def _cards(found):
@@ -170,16 +170,16 @@ def _cards(found):
 def _drawings(result, lines):
   counts = result.code_counts
   if counts is not None and counts.sum():
-    yield page.section('Code usage', page.figures([plots.code_usage(counts)]))
+    yield html.section('Code usage', html.figures([plots.code_usage(counts)]))
   if result.cloud is not None:
     drawings, note = plots.clouds(result.cloud, counts)
-    yield page.section('Latents and codes', page.figures(drawings), page.paragraph(note))
+    yield html.section('Latents and codes', html.figures(drawings), html.paragraph(note))
   drawings = []
   for title, names in _CURVES.items():
     if found := {name: lines[name] for name in names if name in lines}:
       drawings.append(plots.curves(title, found, _REFERENCE))
   if drawings:
-    yield page.section('Training', page.figures(drawings))
+    yield html.section('Training', html.figures(drawings))
 
 
 def _read_curves(path):

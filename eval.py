@@ -17,19 +17,13 @@ import pathlib
 import jax
 from absl import flags
 
-from vqjax import (
-  commands,
-  evaluation,
-  feature_statistics,
-  pretrained,
-  quantizers,
-  scoring,
-  sharding,
-  weights,
-)
+from vqjax import commands, pretrained, quantizers, sharding, weights
 from vqjax import data as datasets
 from vqjax.data.pairs import open_pairs, pair_batches
 from vqjax.errors import UserError
+from vqjax.evaluation import scoring
+from vqjax.evaluation import statistics as feature_statistics
+from vqjax.evaluation import totals as evaluation
 from vqjax.report import report
 from vqjax.runs.folder import read_config
 from vqjax.runs.log import setup

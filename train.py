@@ -16,9 +16,10 @@ from absl import flags
 from ml_collections import config_flags
 
 import vqjax
-from vqjax import commands, evaluation, sharding, weights
+from vqjax import commands, sharding, weights
 from vqjax import data as datasets
 from vqjax.errors import UserError
+from vqjax.evaluation import totals as evaluation
 from vqjax.report import pictures
 from vqjax.runs.checkpoint import Checkpoints
 from vqjax.runs.folder import open_run, to_json

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vqjax.evaluation import Cloud, Evaluation, Pictures
+from vqjax.evaluation.totals import Cloud, Evaluation, Pictures
 
 PROTOCOL = {
   'run': 'runs/one',

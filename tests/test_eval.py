@@ -13,10 +13,11 @@ from PIL import Image
 
 import eval as evaluate_command
 from vqjax import data as datasets
-from vqjax import feature_statistics, metrics, scoring
 from vqjax.data import default_data
 from vqjax.data.photos import Photos
 from vqjax.errors import UserError
+from vqjax.evaluation import metrics, scoring
+from vqjax.evaluation import statistics as feature_statistics
 from vqjax.quantizers import FSQ, Grouped, Sinkhorn, VectorQuantizer
 
 GUIDE = (pathlib.Path(__file__).parent.parent / 'docs' / 'evaluation.md').read_text()

@@ -14,8 +14,9 @@ import sys
 
 import numpy as np
 
-from vqjax import commands, evaluated
+from vqjax import commands
 from vqjax.errors import UserError
+from vqjax.evaluation import saved as evaluated
 from vqjax.report import html, report
 
 # What the best value of a row is, by how its name begins. The others, such as the loss, which is

@@ -10,7 +10,7 @@ from evaluations import PROTOCOL, evaluation, shown
 from PIL import Image
 
 from vqjax.errors import UserError
-from vqjax.evaluation import Cloud, Evaluation
+from vqjax.evaluation.totals import Cloud, Evaluation
 from vqjax.report import html, plots, report
 
 LINES = [

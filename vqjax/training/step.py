@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vqjax import metrics
+from vqjax.evaluation import metrics
 from vqjax.quantizers import code_counts, replace_dead_codes
 from vqjax.quantizers import seed_codebooks as seed_quantizer
 from vqjax.tokenizer import to_uint8

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from golden_data import load
 
-from vqjax import feature_statistics
 from vqjax.errors import UserError
-from vqjax.feature_statistics import FeatureStatistics, InceptionScore
-from vqjax.metrics import inception_score
+from vqjax.evaluation import statistics as feature_statistics
+from vqjax.evaluation.metrics import inception_score
+from vqjax.evaluation.statistics import FeatureStatistics, InceptionScore
 
 
 def features(count=101, width=12):

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vqjax import metrics, quantizers, scoring, sharding
+from vqjax import quantizers, sharding
 from vqjax.errors import UserError
-from vqjax.feature_statistics import FeatureStatistics, InceptionScore
+from vqjax.evaluation import metrics, scoring
+from vqjax.evaluation.statistics import FeatureStatistics, InceptionScore
 from vqjax.training import step as steps
 
 log = logging.getLogger('vqjax')

@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage import filters
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from vqjax import metrics
+from vqjax.evaluation import metrics
 from vqjax.quantizers import code_counts, perplexity, usage
 
 IMAGE_METRICS = ('psnr', 'psnr_luma', 'ssim', 'ssim_luma', 'l1', 'l2')

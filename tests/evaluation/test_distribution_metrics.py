@@ -6,7 +6,7 @@ import scipy.linalg
 import threadpoolctl
 from golden_data import load
 
-from vqjax.metrics import frechet_distance, inception_score
+from vqjax.evaluation.metrics import frechet_distance, inception_score
 
 
 @pytest.fixture(autouse=True)

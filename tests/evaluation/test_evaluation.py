@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqjax import evaluation, metrics, quantizers, scoring, sharding
+from vqjax import quantizers, sharding
 from vqjax.data.photos import Photos
 from vqjax.errors import UserError
-from vqjax.feature_statistics import FeatureStatistics
+from vqjax.evaluation import metrics, scoring
+from vqjax.evaluation import totals as evaluation
+from vqjax.evaluation.statistics import FeatureStatistics
 from vqjax.quantizers import VectorQuantizer
 
 K = 16

@@ -6,7 +6,8 @@ What a number means stands here beside the function that computes it, so that a 
 import jax
 import jax.numpy as jnp
 
-from vqjax import metrics, weights
+from vqjax import weights
+from vqjax.evaluation import metrics
 from vqjax.networks import LPIPS, Inception
 from vqjax.networks.lpips import SMALLEST
 from vqjax.tokenizer import to_uint8

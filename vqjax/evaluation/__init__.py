@@ -1,0 +1,1 @@
+"""The numbers of a tokenizer: what each means, how it is computed, what was found."""

@@ -101,8 +101,7 @@ def default():
   config.gan.num_layers = 3  # of patchgan, like norm: batch or actnorm
   config.gan.norm = 'batch'
 
-  config.optimizer = ConfigDict()  # of the tokenizer, and likewise of the discriminator
-  config.optimizer.name = 'adam'
+  config.optimizer = ConfigDict()  # Adam, of the tokenizer, and likewise of the discriminator
   config.optimizer.learning_rate = 0.0  # the number used, whatever the batch size
   config.optimizer.b1 = 0.9
   config.optimizer.b2 = 0.999

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vqjax.evaluation.totals import Cloud, Evaluation, Pictures
+from vqjax.evaluation.results import Cloud, Evaluation, Pictures
 
 PROTOCOL = {
   'run': 'runs/one',
@@ -41,5 +41,6 @@ def evaluation(**changes):
     'best': Pictures(*(field[order[::-1]] for field in samples)),
     'worst': Pictures(*(field[order] for field in samples)),
     'cloud': Cloud(latents, codes[rng.integers(0, 3, 20)], codes),
+    'protocol': PROTOCOL,
   }
   return Evaluation(**fields | changes)

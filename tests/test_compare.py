@@ -17,8 +17,9 @@ def write(folder, *, seed=0, samples=True, protocol=None, **numbers):
   """A run folder with an evaluation in it."""
   drawn = dict.fromkeys(('code_counts', 'best', 'worst', 'cloud'))  # takes time, for another page
   result = evaluation(samples=shown(seed=seed) if samples is True else samples, **drawn)
-  protocol = PROTOCOL | {'run': str(folder)} | (protocol or {})
-  report.write(folder / 'eval', result.metrics | numbers, protocol, result)
+  result.protocol = PROTOCOL | {'run': str(folder)} | (protocol or {})
+  result.metrics |= numbers
+  report.write(report.make_folder(folder / 'eval'), result)
   return folder
 
 
@@ -89,10 +90,10 @@ def test_the_page_in_a_browser(compared, tmp_path):
     ('psnr_luma', (1.0, 2.0), ['b']),
     ('ssim', (2.0, 1.0), ['a']),
     ('inception_score', (1.0, 2.0), ['b']),
-    ('usage_window', (0.1, 0.2), ['b']),
+    ('usage_256_images', (0.1, 0.2), ['b']),
     ('accuracy', (0.1, 0.2), ['b']),
     ('rfid', (1.0, 2.0), ['a']),
-    ('lpips_alex', (2.0, 1.0), ['b']),
+    ('lpips_vgg', (2.0, 1.0), ['b']),
     ('l1', (1.0, 2.0), ['a']),
     ('l2', (1.0, 2.0), ['a']),
     ('l2', (1.0, 1.0), None),
@@ -101,6 +102,7 @@ def test_the_page_in_a_browser(compared, tmp_path):
     ('rec_loss', (1.0, 2.0), None),
     ('perplexity', (1.0, 2.0), None),
     ('step', (1, 2), None),
+    ('of_a_later_version', (1.0, 2.0), None),
   ],
 )
 def test_what_is_best(metric, values, best):

@@ -14,7 +14,7 @@ from configs import common
 from vqjax import tokenizer
 from vqjax.errors import UserError
 from vqjax.runs.folder import flatten
-from vqjax.training import recipe
+from vqjax.training import recipe as recipes
 
 NAMES = sorted(
   path.stem
@@ -163,8 +163,8 @@ def trace(module, shape, **kwargs):
 def abstract(config):
   """Parameters of generator and discriminator, and of one image the latents and tokens."""
   config.model.dtype = 'float32'  # has the same shapes, and is traced for others already
-  plan = recipe.build(config, NUM_EXAMPLES)
-  model, size = plan.tokenizer, config.data.image_size
+  recipe = recipes.build(config, NUM_EXAMPLES)
+  model, size = recipe.tokenizer, config.data.image_size
   x, total = jax.ShapeDtypeStruct((1, size, size, model.channels), jnp.float32), 0
   for name in ('encoder', 'pre_quant', 'quantizer', 'post_quant', 'decoder'):
     if getattr(model, name) is not None:
@@ -174,7 +174,7 @@ def abstract(config):
     if name == 'quantizer':
       quantized, x = x, x.z_q
   assert x.shape == ((1, 10) if model.classifies else (1, size, size, model.channels))
-  judge = trace(plan.gan.discriminator, x.shape)[1] if plan.gan else 0
+  judge = trace(recipe.gan.discriminator, x.shape)[1] if recipe.gan else 0
   return total, judge, quantized
 
 
@@ -201,7 +201,7 @@ def test_demos(name, arg, tokens):
   assert config.loss.perceptual == 0  # no demo asks for weights that are not here
   assert config.name.endswith('_demo')
   # Minutes on two cores.
-  assert recipe.total_steps(config) * config.batch_size * config.data.image_size**2 <= 70e6
+  assert recipes.total_steps(config) * config.batch_size * config.data.image_size**2 <= 70e6
 
 
 def test_every_config_is_in_the_tables():

@@ -19,7 +19,7 @@ from vqjax import convert, tokenizer, weights
 from vqjax.convert import __main__ as command
 from vqjax.data import default_data
 from vqjax.tokenize import tokenize
-from vqjax.training import recipe
+from vqjax.training import recipe as recipes
 
 ROOT = pathlib.Path(__file__).parent.parent
 GUIDE = (ROOT / 'docs' / 'models.md').read_text()
@@ -119,7 +119,7 @@ def test_sizes_are_those_of_the_code(row):
   config, model, variables, quantized = system(row[0])
   judge = 'none'
   if config.gan.weight:
-    module, size = recipe.DISCRIMINATORS[config.gan.discriminator](config), config.data.image_size
+    module, size = recipes.DISCRIMINATORS[config.gan.discriminator](config), config.data.image_size
     judge = f'{count(traced(module, (1, size, size, 3))[1]):,}'
   assert row[1:6] == [
     'x'.join(map(str, quantized.indices.shape[1:])),

@@ -13,10 +13,11 @@ from PIL import Image
 
 import eval as evaluate_command
 from vqjax import data as datasets
+from vqjax import weights
 from vqjax.data import default_data
 from vqjax.data.photos import Photos
 from vqjax.errors import UserError
-from vqjax.evaluation import metrics, scoring
+from vqjax.evaluation import metrics, run, scoring
 from vqjax.evaluation import statistics as feature_statistics
 from vqjax.quantizers import FSQ, Grouped, Sinkhorn, VectorQuantizer
 
@@ -73,16 +74,16 @@ def test_statistics_of_the_originals_are_written_and_read(folders, tmp_path, mon
     return values, {'features': jnp.stack(flat)}
 
   monkeypatch.setattr(scoring, 'score', features)
-  monkeypatch.setattr(scoring, 'load_networks', lambda: {'inception': {}})
-  monkeypatch.setattr(scoring.weights, 'provenance', lambda name: f'made up {name}')
+  monkeypatch.setattr(scoring, 'load_network_params', lambda: {'inception': {}})
+  monkeypatch.setattr(weights, 'provenance', lambda name: f'made up {name}')
   path = tmp_path / 'statistics.npz'
-  run = lambda *folders, **more: evaluate_command.compare_folders(
+  evaluated = lambda *folders, **more: evaluate_command.compare_folders(
     *folders, tmp_path / 'out', batch_size=8, **more
   )
-  direct = run(*folders, save_reference=str(path))
-  against = run(*folders, reference=str(path))
+  direct = evaluated(*folders, save_reference=str(path))
+  against = evaluated(*folders, reference=str(path))
   np.testing.assert_allclose(against['rfid'], direct['rfid'], rtol=1e-9)
-  assert run(folders[0], folders[0], reference=str(path))['rfid'] < 1e-3
+  assert evaluated(folders[0], folders[0], reference=str(path))['rfid'] < 1e-3
   protocol = json.loads((tmp_path / 'out' / 'metrics.json').read_text())['protocol']
   meaning = protocol['metrics']['rfid']
   assert f'against {path}, 9 images, 9 images of {folders[0]}; 32 x 48' in meaning
@@ -91,7 +92,7 @@ def test_statistics_of_the_originals_are_written_and_read(folders, tmp_path, mon
   assert feature_statistics.load(path).count == 9
   np.savez(tmp_path / 'narrow.npz', mu=np.zeros(3), sigma=np.eye(3))
   with pytest.raises(UserError, match='of another network than this one of 2048 features'):
-    run(*folders, reference=str(tmp_path / 'narrow.npz'))
+    evaluated(*folders, reference=str(tmp_path / 'narrow.npz'))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_images_too_small_for_a_number_get_the_others(tmp_path):
 
 def test_the_protocol_says_what_tokens_depend_on():
   said = [
-    evaluate_command._tokens(quantizer, 16)
+    run._tokens(quantizer, 16)
     for quantizer in (
       VectorQuantizer(8),
       Grouped(VectorQuantizer(8, eval_assign=Sinkhorn()), groups=2),
@@ -168,7 +169,7 @@ def test_the_guide_explains_every_number_and_rounding():
   cells = re.findall(r'^\| (`.+?`(?:, `.+?`)*) \|', GUIDE, re.MULTILINE)
   explained = {name for cell in cells for name in re.findall('`(.+?)`', cell)}
   files = {name for name in explained if name.startswith('eval/')}
-  assert explained - files == {*scoring.PROTOCOL, *scoring.ROUNDINGS}
+  assert explained - files == {*scoring.definitions({}), *scoring.ROUNDINGS}
 
 
 def test_the_example_of_the_guide_runs():

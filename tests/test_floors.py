@@ -14,10 +14,11 @@ ROOT = pathlib.Path(__file__).parent.parent / 'vqjax'
 FLOORS = (
   ('errors', 'quantizers'),
   ('networks',),
-  ('tokenizer', 'sharding', 'tensor_files', 'runs', 'commands', 'data'),
+  ('tokenizer', 'task', 'sharding', 'tensor_files', 'runs', 'commands', 'data'),
   ('weights', 'convert', 'pretrained', 'evaluation'),
   ('report', 'training'),
   ('compare', 'export', 'reconstruct', 'tokenize'),
+  ('metrics', 'feature_statistics'),  # old names, for one release
 )
 ORDER = [name for names in FLOORS for name in names]
 FLOOR = {name: i for i, name in enumerate(ORDER)}
@@ -36,7 +37,9 @@ DOORS = {
   'clu': ('runs',),
   'PIL': ('data', 'runs', 'report', 'reconstruct'),
   'matplotlib': ('report',),
-  'ml_collections': ('runs', 'convert', 'pretrained', 'commands', 'tokenize'),
+  'ml_collections': (
+    *('runs', 'commands', 'data', 'convert', 'pretrained', 'evaluation', 'training', 'tokenize'),
+  ),
   'absl': ('commands',),
   'optax': ('training', 'quantizers'),
   'tensorflow': (),

@@ -128,7 +128,7 @@ def tiny(kind, **fields):
     generator_loss=losses.linear_generator,
     weight=0.5,
   )
-  encoder, decoder = networks.Encoder(**net, z_channels=4), networks.Decoder(**net)
+  encoder, decoder = networks.CNNEncoder(**net, z_channels=4), networks.CNNDecoder(**net)
   if kind == 'stylegan':
     # With all that looks across images: groups of four, moving averages of logits.
     stylegan = networks.StyleGAN2Discriminator((4, 4, 4))
@@ -144,7 +144,7 @@ def tiny(kind, **fields):
     ),
     optimizer=optimizer,
     schedule=lambda step: RATE,
-    weights={'l1': 1.0},
+    loss_weights={'l1': 1.0},
     quantizer_weight=1.0,
     gan=gan if kind in ('gan', 'stylegan') else None,
   )

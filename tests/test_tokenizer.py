@@ -31,8 +31,8 @@ def build(**fields):
 def test_shared_fields_go_to_the_sides_that_have_them():
   model = build(channels=16, z_channels=6, out_channels=3, dtype='bfloat16', head='linear_norm')
   shared = {'channels': 16, 'dtype': jnp.bfloat16}
-  assert model.encoder == networks.Encoder(**shared, z_channels=6)
-  assert model.decoder == networks.Decoder(**shared)
+  assert model.encoder == networks.CNNEncoder(**shared, z_channels=6)
+  assert model.decoder == networks.CNNDecoder(**shared)
   assert model.pre_quant == tokenizer.Projection(4, layer_norm=True)
   assert model.post_quant == tokenizer.Projection(6)
   assert model.quantizer.num_codes == 8

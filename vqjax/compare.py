@@ -16,14 +16,9 @@ import numpy as np
 
 from vqjax import commands
 from vqjax.errors import UserError
-from vqjax.evaluation import saved as evaluated
-from vqjax.report import html, report
-
-# What the best value of a row is, by how its name begins. The others, such as the loss, which is
-# each run's own, have none.
-_HIGHER = ('psnr', 'ssim', 'inception_score', 'usage', 'accuracy')
-_LOWER = ('rfid', 'lpips', 'l1', 'l2')
-_UNMARKED = ('psnr_mean_color',)  # of the originals
+from vqjax.evaluation import saved
+from vqjax.evaluation.table import METRICS, decibels, in_table
+from vqjax.report import html
 
 _IMAGES = (
   'Originals and what each run made of them. A click, or Enter, makes a row large; a second one '
@@ -53,13 +48,13 @@ def compare(runs, out, *, allow_different_protocols=False) -> dict:
   if len(runs) < 2:
     raise UserError(
       f'a comparison takes two runs or more, and {len(runs)} is given; add folders of runs that '
-      'eval.py has evaluated.'
+      'eval.py has saved.'
     )
-  found = {name: evaluated.read(run) for name, run in evaluated.named(runs).items()}
-  differences = evaluated.differences(found)
+  found = {name: saved.read(run) for name, run in saved.named(runs).items()}
+  differences = saved.differences(found)
   if differences and not allow_different_protocols:
     raise UserError(
-      f'the evaluations differ in {evaluated.listed(differences)}; make them alike with eval.py, or'
+      f'the evaluations differ in {saved.listed(differences)}; make them alike with eval.py, or'
       ' add --allow_different_protocols to see numbers that do not compare side by side.'
     )
   metrics = {
@@ -89,17 +84,16 @@ def compare(runs, out, *, allow_different_protocols=False) -> dict:
 def _best(metrics):
   """{metric: names of the runs whose value is best}, of the rows where that can be said.
 
-  Not where all are alike, where a run has no number, which may be infinite, or where no direction
-  is known.
+  Not where all are alike, where a run has no number, which may be infinite, or where neither
+  direction is the better one.
   """
   best = {}
-  for metric, values in metrics.items():
+  for name, values in metrics.items():
     numbers = set(values.values())
-    if len(numbers) < 2 or None in numbers or metric in _UNMARKED:
-      continue
-    if metric.startswith((*_HIGHER, *_LOWER)):
-      top = max(numbers) if metric.startswith(_HIGHER) else min(numbers)
-      best[metric] = [name for name, value in values.items() if value == top]
+    better = METRICS[name].better if name in METRICS else ''
+    if better and len(numbers) > 1 and None not in numbers:
+      top = max(numbers) if better == 'higher' else min(numbers)
+      best[name] = [run for run, value in values.items() if value == top]
   return best
 
 
@@ -115,7 +109,7 @@ def _missing(metrics, found):
 
 def _lines(content):
   return [
-    (metric, *map(report.words, values.values())) for metric, values in content['metrics'].items()
+    (metric, *map(in_table, values.values())) for metric, values in content['metrics'].items()
   ]
 
 
@@ -128,7 +122,7 @@ def _reasons(content):
 
 
 def _unlike(content):
-  return [evaluated.listed({name: of}) for name, of in content['differences'].items()]
+  return [saved.listed({name: of}) for name, of in content['differences'].items()]
 
 
 def _text(content):
@@ -172,7 +166,7 @@ def _page(content, found):
   cards = _cards(found)
   images = [html.paragraph(_IMAGES), html.gallery(cards)] if cards else [html.paragraph(_NO_IMAGES)]
   sections.append(html.section('Images', *images))
-  general = [(k, v) for k, v in content['protocol'].items() if k not in evaluated.OF_THE_RUN]
+  general = [(k, v) for k, v in content['protocol'].items() if k not in saved.OF_THE_RUN]
   definitions = {
     metric: definition
     for run in found.values()
@@ -206,7 +200,7 @@ def _cards(found):
     if all(np.array_equal(original, one['originals']) for one in shown):
       images = [('original', original)]
       for name, one in zip(found, shown, strict=True):
-        images.append((f'{name}, {report.decibels(one["psnr"])}', one['reconstructions']))
+        images.append((f'{name}, {decibels(one["psnr"])}', one['reconstructions']))
       cards.append((f'image {position}', images))
   return cards
 

@@ -11,6 +11,7 @@ from vqjax import convert, tokenizer
 from vqjax.errors import UserError
 from vqjax.runs import checkpoint
 from vqjax.runs.folder import read_config
+from vqjax.task import task_of
 
 
 class Pretrained:
@@ -58,7 +59,7 @@ class Pretrained:
     Raises:
       UserError: tokens that are no integers, or the model is a classifier.
     """
-    if self.model.classifies:
+    if not task_of(self.model).makes_images:
       raise UserError('the model is a classifier and has no images to decode; legal: encode.')
     tokens = jnp.asarray(tokens)
     if not jnp.issubdtype(tokens.dtype, jnp.integer) or tokens.ndim < 3:
@@ -127,7 +128,7 @@ def read_variables(path, config, model, step=None, place=None):
   wanted = {'ema': params} if averaged else {'generator': {'params': params}}
   if variables:
     wanted.setdefault('generator', {})['variables'] = variables
-  found, step = read_part(path, wanted, model.best_metric, step, place)
+  found, step = read_part(path, wanted, task_of(model).best_metric, step, place)
   params = found['ema'] if averaged else found['generator']['params']
   return {'params': params, **found.get('generator', {}).get('variables', {})}, step
 

@@ -241,7 +241,7 @@ def main(argv: list[str] | None = None) -> None:
     setup(jax.process_index() == 0)
     tok = pretrained.load(args.workdir, step=args.step)
     config = tok.config
-    data = config.get('data', ml_collections.ConfigDict(datasets.default_data()))
+    data = datasets.data_of(config)
     commands.set_data(data, others)
     batch_size = config.get('batch_size', 16) // config.get('accumulate', 1)
     tokenize(

@@ -82,11 +82,6 @@ class Tokenizer(nn.Module):
     """Whether the decoder is a classifier, so that `decode` returns logits [B L] and no images."""
     return self.decoder.classifies
 
-  @property
-  def best_metric(self) -> str:
-    """The held-out number that ranks checkpoints, the larger the better."""
-    return 'accuracy' if self.classifies else 'psnr'
-
   @nn.nowrap
   def check_size(self, height: int, width: int):
     """Checks that images of this size in pixels are whole tokens.

@@ -1,4 +1,4 @@
-"""Distance of Gaussians and Inception score, which are of sets of images."""
+"""The distance of Gaussians that is rFID's."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import scipy.linalg
 import threadpoolctl
 from golden_data import load
 
-from vqjax.evaluation.metrics import frechet_distance, inception_score
+from vqjax.evaluation.metrics import frechet_distance
 
 
 @pytest.fixture(autouse=True)
@@ -106,23 +106,3 @@ def test_nothing_varies():
   zero = np.zeros((3, 3))
   assert frechet_distance(np.ones(3), zero, np.zeros(3), zero) == 3
   assert frechet_distance(np.ones(3), np.eye(3), np.ones(3), zero) == 3
-
-
-@pytest.mark.parametrize('splits', [1, 5, 10])
-def test_inception_score_equals_the_reference(splits):
-  data = load('metrics/inception_score')
-  logits = data['in_logits'].astype(np.float64)
-  p = np.exp(logits - logits.max(axis=1, keepdims=True))
-  mean, std = inception_score(p / p.sum(axis=1, keepdims=True), splits)
-  np.testing.assert_allclose(mean, data[f'out_is_mean_splits{splits}'], rtol=1e-9)
-  np.testing.assert_allclose(std, data[f'out_is_std_splits{splits}'], rtol=1e-9)
-
-
-def test_limits_of_the_inception_score():
-  # Sure of a class, and all classes alike: K. Always the same answer: 1.
-  np.testing.assert_allclose(inception_score(np.eye(7)), (7, 0), rtol=1e-12)
-  np.testing.assert_allclose(inception_score(np.full((5, 4), 0.25)), (1, 0), rtol=1e-12)
-  halves = np.concatenate([np.eye(4), np.eye(4)[[0, 0, 1, 1]]])
-  np.testing.assert_allclose(inception_score(halves, splits=2), (3, 1), rtol=1e-12)
-  with pytest.raises(ValueError, match='splits = 9: legal is 1 to 8, the number of rows'):
-    inception_score(halves, splits=9)

@@ -1,23 +1,30 @@
 """The streaming evaluation: real networks on photographs, its bookkeeping on made-up batches."""
 
 import functools
-import types
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 from vqjax import quantizers, sharding
 from vqjax.data.photos import Photos
 from vqjax.errors import UserError
-from vqjax.evaluation import metrics, scoring
-from vqjax.evaluation import totals as evaluation
+from vqjax.evaluation import metrics, scoring, totals
+from vqjax.evaluation.cloud import cloud
 from vqjax.evaluation.statistics import FeatureStatistics
+from vqjax.evaluation.step import make_pair_step
 from vqjax.quantizers import VectorQuantizer
 
 K = 16
+
+
+def inception_score(p):
+  """The definition, of all rows at once: exp of the mean divergence from their mean."""
+  p = np.asarray(p, np.float64)
+  return np.exp(scipy.special.rel_entr(p, p.mean(axis=0)[None]).sum(axis=1).mean())
 
 
 class Batches:
@@ -64,13 +71,13 @@ def on(devices):
 def test_numbers_of_photographs_depend_on_neither_devices_nor_batches():
   x = photographs(5, 64)
   y = noisy(x)
-  networks = scoring.load_networks()
+  networks = scoring.load_network_params()
   assert {'lpips_alex', 'lpips_vgg', 'inception'} <= set(networks)  # python -m vqjax.weights
   found = {}
   for devices, size in ((8, 8), (1, 2)):
-    step = evaluation.make_pair_step(on(devices), networks)
+    step = make_pair_step(on(devices), networks)
     batches = Batches(*in_batches(x, y, size))
-    found[devices] = evaluation.evaluate(step, batches, samples=evaluation.spread(5, 3))
+    found[devices] = totals.collect(step, batches, samples=totals.spread(5, 3))
   one, eight = found[1].metrics, found[8].metrics
   assert one.keys() == eight.keys() >= {*scoring.PIXELS, *scoring.LPIPS_NETS, 'rfid'}
   for name in one:
@@ -81,9 +88,7 @@ def test_numbers_of_photographs_depend_on_neither_devices_nor_batches():
   assert 0.05 < one['lpips'] < 1
   assert one['rfid'] > 10
 
-  again = evaluation.evaluate(
-    step, Batches(*in_batches(x, x, 2)), reference=found[8].statistics
-  ).metrics
+  again = totals.collect(step, Batches(*in_batches(x, x, 2)), reference=found[8].statistics).metrics
   assert again['rfid'] < 1e-3
   assert abs(again['lpips']) < 1e-6
   assert again['ssim'] == pytest.approx(1)
@@ -112,12 +117,12 @@ def rows(found, chosen):
 
 
 def evaluate(*parts, **options):
-  return evaluation.evaluate(lambda found: found, Batches(*parts), num_codes=K, **options)
+  return totals.collect(lambda found: found, Batches(*parts), num_codes=K, **options)
 
 
 @pytest.mark.parametrize('size', [1, 7, 40])
 def test_sums_are_those_of_the_whole(size, monkeypatch):
-  monkeypatch.setattr(evaluation, 'WINDOWS', {'usage_65536_tokens': 24, 'usage_256_images': 10})
+  monkeypatch.setattr(totals, 'WINDOWS', {'usage_65536_tokens': 24, 'usage_256_images': 10})
   whole = made_up(40)
   found = evaluate(*(rows(whole, slice(i, i + size)) for i in range(0, 40, size)))
   got, tokens = found.metrics, whole['tokens']
@@ -134,7 +139,7 @@ def test_sums_are_those_of_the_whole(size, monkeypatch):
     'rfid': metrics.frechet_distance(
       *(f(x) for x in whole['features'] for f in (lambda x: x.mean(0), lambda x: np.cov(x.T)))
     ),
-    'inception_score': metrics.inception_score(whole['probabilities'])[0],
+    'inception_score': inception_score(whole['probabilities']),
     'num_images': 40,
   }
   assert got.keys() == expected.keys()
@@ -149,8 +154,8 @@ def test_best_worst_and_samples_are_the_right_ones():
   parts = [rows(whole, slice(i, i + 8)) for i in range(0, 40, 8)]
   found = evaluate(*parts, samples={0, 3, 39})
   order = [i for i in np.argsort(whole['values']['psnr']) if whole['mask'][i]]
-  np.testing.assert_array_equal(found.worst.positions, order[: evaluation.EXTREMES])
-  np.testing.assert_array_equal(found.best.positions, order[::-1][: evaluation.EXTREMES])
+  np.testing.assert_array_equal(found.worst.positions, order[: totals.EXTREMES])
+  np.testing.assert_array_equal(found.best.positions, order[::-1][: totals.EXTREMES])
   np.testing.assert_array_equal(found.samples.positions, [0, 39])
   for kept in (found.samples, found.best, found.worst):
     np.testing.assert_array_equal(kept.originals, whole['images'][0][kept.positions])
@@ -206,7 +211,7 @@ def test_no_image_or_a_broken_one_is_an_error_and_data_are_closed():
   batches = Batches(whole)
   whole['features'][1, 3] = np.nan
   with pytest.raises(UserError, match=r'features of 1 of 8 images are not finite'):
-    evaluation.evaluate(lambda found: found, batches, num_codes=K)
+    totals.collect(lambda found: found, batches, num_codes=K)
   assert batches.closed
   whole = made_up(8)
   whole['mask'][:] = False
@@ -232,8 +237,7 @@ def test_a_cloud_is_of_one_space_and_has_no_padding():
   model = Pixels(VectorQuantizer(K, sphere=True))
   x = model.normalize(images)
   variables = dict(model.init(jax.random.key(0), x, method='encode'))
-  recipe, params = types.SimpleNamespace(tokenizer=model), variables.pop('params')
-  look = functools.partial(evaluation.cloud, recipe, on(8), params, variables)
+  look = functools.partial(cloud, model, on(8), variables.pop('params'), variables)
   found = look({'image': images, 'mask': mask, 'label': np.zeros(8)})
   rows = images[mask].reshape(-1, 3).astype(np.float32)
   expected = rows / np.linalg.norm(rows, axis=-1, keepdims=True)

@@ -6,7 +6,6 @@ from golden_data import load
 
 from vqjax.errors import UserError
 from vqjax.evaluation import statistics as feature_statistics
-from vqjax.evaluation.metrics import inception_score
 from vqjax.evaluation.statistics import FeatureStatistics, InceptionScore
 
 
@@ -48,31 +47,8 @@ def test_batches_and_order_do_not_matter(batch):
   shuffled = np.random.default_rng(batch).permutation(x)
   assert_same(added(FeatureStatistics(12), shuffled, batch), x)
   p = np.random.default_rng(batch).permutation(probabilities())
-  expected, _ = inception_score(probabilities())
+  expected = added(InceptionScore(10), probabilities(), 101).value
   np.testing.assert_allclose(added(InceptionScore(10), p, batch).value, expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize('cuts', [(50,), (0, 101), (1, 2, 90), (99,)])
-def test_parts_do_not_matter(cuts):
-  x, p = features(), probabilities()
-  total, score = FeatureStatistics(12), InceptionScore(10)
-  for rows, chances in zip(np.split(x, cuts), np.split(p, cuts), strict=True):
-    total.merge(added(FeatureStatistics(12), rows, 8))  # some have seen nothing
-    score.merge(added(InceptionScore(10), chances, 8))
-  assert_same(total, x)
-  np.testing.assert_allclose(score.value, inception_score(p)[0], rtol=1e-12)
-
-
-def test_a_part_that_is_merged_stays_as_it_is():
-  x, p = features(), probabilities()
-  total, part = FeatureStatistics(12), added(FeatureStatistics(12), x[:50], 50)
-  score, its_score = InceptionScore(10), added(InceptionScore(10), p[:50], 50)
-  total.merge(part)
-  total.add(x[50:])
-  score.merge(its_score)
-  score.add(p[50:])
-  assert_same(part, x[:50])
-  np.testing.assert_allclose(its_score.value, inception_score(p[:50])[0], rtol=1e-12)
 
 
 def test_equals_the_reference():
@@ -82,14 +58,32 @@ def test_equals_the_reference():
   np.testing.assert_allclose(statistics.covariance, data['out_cov_a_small'], atol=1e-10)
 
 
+@pytest.mark.parametrize('splits', [1, 5, 10])
+def test_inception_score_equals_the_reference(splits):
+  """Which has scores of several parts too: row i is in part `splits * i // N`."""
+  data = load('metrics/inception_score')
+  logits = data['in_logits'].astype(np.float64)
+  p = np.exp(logits - logits.max(axis=1, keepdims=True))
+  p = p / p.sum(axis=1, keepdims=True)
+  cuts = [i * len(p) // splits for i in range(1, splits)]
+  scores = [added(InceptionScore(p.shape[1]), part, 64).value for part in np.split(p, cuts)]
+  np.testing.assert_allclose(np.mean(scores), data[f'out_is_mean_splits{splits}'], rtol=1e-9)
+  np.testing.assert_allclose(np.std(scores), data[f'out_is_std_splits{splits}'], atol=1e-9)
+
+
+def test_limits_of_the_inception_score():
+  # Sure of a class, and all classes alike: K. Always the same answer: 1.
+  np.testing.assert_allclose(added(InceptionScore(7), np.eye(7), 2).value, 7, rtol=1e-12)
+  same = np.full((5, 4), 0.25)
+  np.testing.assert_allclose(added(InceptionScore(4), same, 2).value, 1, rtol=1e-12)
+
+
 def test_what_is_added_is_checked():
   statistics, score = FeatureStatistics(3), InceptionScore(3)
   with pytest.raises(ValueError, match=r'features are \[B 3\]; got \[2, 4\]'):
     statistics.add(np.ones((2, 4)))
   with pytest.raises(ValueError, match=r'probabilities are \[B 3\]; got \[3\]'):
     score.add(np.ones(3))
-  with pytest.raises(ValueError, match='widths 3 and 4 do not merge'):
-    statistics.merge(FeatureStatistics(4))
   rows = np.ones((5, 3))
   rows[1, 2], rows[4] = np.nan, np.inf
   with pytest.raises(UserError, match='the features of 2 of 5 images are not finite: look at'):

@@ -10,7 +10,7 @@ from evaluations import PROTOCOL, evaluation, shown
 from PIL import Image
 
 from vqjax.errors import UserError
-from vqjax.evaluation.totals import Cloud, Evaluation
+from vqjax.evaluation.results import Cloud, Evaluation
 from vqjax.report import html, plots, report
 
 LINES = [
@@ -28,9 +28,12 @@ def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('run')
   curves = folder / 'metrics.jsonl'
   curves.write_text('\n'.join(LINES))
-  result = evaluation()
-  report.write(folder / 'eval', {**result.metrics, 'step': 7}, PROTOCOL, result, curves)
+  report.write(report.make_folder(folder / 'eval'), of_step_7(curves))
   return folder / 'eval'
+
+
+def of_step_7(curves):
+  return evaluation(metrics=evaluation().metrics | {'step': 7}, curves=curves)
 
 
 def headings(folder):
@@ -44,7 +47,7 @@ def test_metrics_json(folder):
 
 def test_what_is_not_finite_is_null_and_says_so(tmp_path):
   numbers = {'psnr': float('inf'), 'usage': float('nan'), 'rec_loss': 0.5}
-  report.write(tmp_path, numbers, PROTOCOL, evaluation())
+  report.write(tmp_path, evaluation(metrics=numbers))
   written = json.loads((tmp_path / 'metrics.json').read_text())
   assert (written['psnr'], written['usage'], written['rec_loss']) == (None, None, 0.5)
   definitions = written['protocol']['metrics']
@@ -75,7 +78,7 @@ def test_the_page_holds_everything(folder):
   assert '<td>rec_loss<td class="number">0.01235<td' in page
   drawn = re.findall(r'aria-label="([^"]*)"><svg', page)
   assert drawn[1:4] == ['latents (P)', 'codes (C)', 'quantized (Q)']
-  assert drawn[4:] == ['loss', 'usage', 'perplexity', 'held-out PSNR, dB']
+  assert drawn[4:] == ['loss', 'held-out PSNR, dB', 'usage', 'perplexity']
 
 
 @browser.needs_browser
@@ -86,8 +89,8 @@ def test_the_page_in_a_browser(folder, tmp_path):
 
 def test_what_is_absent_is_left_out(tmp_path):
   absent = dict.fromkeys(('code_counts', 'samples', 'best', 'worst', 'cloud'))
-  numbers, protocol = {'psnr': 20.0}, {'data': 'two folders', 'metrics': {}}
-  report.write(tmp_path, numbers, protocol, evaluation(**absent), tmp_path / 'metrics.jsonl')
+  absent |= {'metrics': {'psnr': 20.0}, 'protocol': {'data': 'two folders', 'metrics': {}}}
+  report.write(tmp_path, evaluation(**absent, curves=tmp_path / 'metrics.jsonl'))
   assert headings(tmp_path) == ['Protocol']
   page = (tmp_path / 'report.html').read_text()
   assert '<script' not in page  # nothing to zoom
@@ -96,16 +99,14 @@ def test_what_is_absent_is_left_out(tmp_path):
 
 def test_the_page_takes_text_for_text(tmp_path):
   protocol = PROTOCOL | {'run': '<script>alert(1)</script>', 'data': '"a" & <b>'}
-  report.write(tmp_path, {'psnr': 1.0}, protocol, evaluation())
+  report.write(tmp_path, evaluation(metrics={'psnr': 1.0}, protocol=protocol))
   page = (tmp_path / 'report.html').read_text()
   assert 'alert(1)</script>' not in page
   assert '&quot;a&quot; &amp; &lt;b&gt;' in page
 
 
 def test_the_same_evaluation_is_the_same_page(folder, tmp_path):
-  result = evaluation()
-  curves = folder.parent / 'metrics.jsonl'
-  report.write(tmp_path, {**result.metrics, 'step': 7}, PROTOCOL, result, curves)
+  report.write(tmp_path, of_step_7(folder.parent / 'metrics.jsonl'))
   assert (tmp_path / 'report.html').read_bytes() == (folder / 'report.html').read_bytes()
 
 
@@ -115,7 +116,7 @@ def test_the_table_for_the_terminal(monkeypatch, columns, most):
   reason = 'needs ' + ' '.join(f'word{i}' for i in range(60))
   numbers = {'psnr': float('inf'), 'rfid': None, 'step': 1200}
   protocol = {'data': reason, 'metrics': {'psnr': 'dB, RGB', 'rfid': reason}}
-  lines = report.table(numbers, protocol).splitlines()
+  lines = report.table(Evaluation(numbers, {}, protocol=protocol)).splitlines()
   assert lines[0] == 'psnr  infinite  dB, RGB'
   assert lines[1].startswith('rfid      null  needs word0')
   assert lines[2].startswith(16 * ' ' + 'word')
@@ -183,4 +184,4 @@ def test_small_images_show_their_pixels():
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'report.html').mkdir()
   with pytest.raises(UserError, match=r'cannot write .*report\.html: .*; make room, or choose'):
-    report.write(tmp_path, {'psnr': 1.0}, {'run': 'x', 'metrics': {}}, Evaluation({}, {}))
+    report.write(tmp_path, Evaluation({'psnr': 1.0}, {}))

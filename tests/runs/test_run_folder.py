@@ -5,7 +5,7 @@ import pytest
 from configs import common, rot_vqvae
 from vqjax.errors import UserError
 from vqjax.runs.folder import difference, flatten, open_run, read_config, to_json
-from vqjax.training import recipe
+from vqjax.training import recipe as recipes
 
 
 def config(**fields):
@@ -120,7 +120,7 @@ def test_a_config_from_json_builds_the_same_recipe(tmp_path):
   assert original.model.channel_mult == (1, 2, 4)
   assert flatten(read) == flatten(original)
   assert json.loads((tmp_path / 'config.json').read_text()) == to_json(original)
-  built = [recipe.build(c).tokenizer for c in (original, read)]
+  built = [recipes.build(c).tokenizer for c in (original, read)]
   assert built[0] == built[1]
   assert hash(built[0]) == hash(built[1])
 

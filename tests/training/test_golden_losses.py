@@ -220,7 +220,7 @@ def test_objective(name, monkeypatch):
   }
   pixels = {'pixel_mean': (0.0,) * 3, 'pixel_std': (1.0,) * 3} if enh else {}
   recipe = Recipe(
-    tokenizer=Tokenizer(None, None, networks.Decoder(), **pixels),
+    tokenizer=Tokenizer(None, None, networks.CNNDecoder(), **pixels),
     optimizer=None,
     schedule=None,
     perceptual=networks.LPIPS(widths=(4, 8, 16, 16, 16)),

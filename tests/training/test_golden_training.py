@@ -30,14 +30,14 @@ def reference(name):
     'resolution': hp['resolution'],
   }
   model = Tokenizer(
-    encoder=networks.Encoder(**net, z_channels=hp['z_channels']),
+    encoder=networks.CNNEncoder(**net, z_channels=hp['z_channels']),
     quantizer=VectorQuantizer(
       hp['num_codes'],
       estimator=tangent_rotation if hp['rotation'] else straight_through,
       commitment_weight=1.0,
       codebook_weight=hp['beta'],
     ),
-    decoder=networks.Decoder(**net),
+    decoder=networks.CNNDecoder(**net),
     pre_quant=Projection(hp['embed_dim']),
     post_quant=Projection(hp['z_channels']),
   )
@@ -55,7 +55,7 @@ def reference(name):
     tokenizer=model,
     optimizer=optax.adam(hp['lr'], *hp['betas'], eps=hp['eps']),
     schedule=lambda step: hp['lr'],
-    weights={'l1': 1.0},
+    loss_weights={'l1': 1.0},
     quantizer_weight=hp['codebook_weight'],
     gan=gan,
   )

@@ -287,7 +287,6 @@ def test_wrong_patterns(freeze, message):
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    ({'name': 'lion'}, "config.optimizer.name is 'lion'; legal: adam."),
     (
       {'schedule': 'linear'},
       "config.optimizer.schedule is 'linear'; legal: constant, cosine, onecycle.",

@@ -13,9 +13,11 @@ import pytest
 from configs import rot_vqgan
 from vqjax import networks
 from vqjax.errors import UserError
+from vqjax.evaluation.step import eval_step
 from vqjax.quantizers import VectorQuantizer
 from vqjax.tokenizer import Tokenizer
-from vqjax.training import losses, objective, recipe, state
+from vqjax.training import losses, objective, state
+from vqjax.training import recipe as recipes
 from vqjax.training import step as steps
 from vqjax.training.recipe import Gan, Recipe, Stage
 
@@ -45,7 +47,7 @@ def tiny(decoder=None, **fields):
     ),
     optimizer=optax.sgd(RATE),
     schedule=lambda step: RATE,
-    **{'weights': {'l1': 1.0}, 'quantizer_weight': 1.0, **fields},
+    **{'loss_weights': {'l1': 1.0}, 'quantizer_weight': 1.0, **fields},
   )
 
 
@@ -66,18 +68,18 @@ def perceptual():
   return jax.jit(LPIPS.init)(jax.random.key(1), images, images)['params']
 
 
-def create(plan):
-  make = functools.partial(state.create, plan, image_shape=IMAGES.shape)
+def create(recipe):
+  make = functools.partial(state.create, recipe, image_shape=IMAGES.shape)
   return jax.jit(make)(jax.random.key(0))
 
 
-def trainer(plan, stage=None):
-  step = functools.partial(steps.train_step, plan, stage=stage or Stage())
+def trainer(recipe, stage=None):
+  step = functools.partial(steps.train_step, recipe, stage=stage or Stage())
   return jax.jit(step)
 
 
-def train(plan, now, stage=None):
-  return trainer(plan, stage)(now, BATCH)
+def train(recipe, now, stage=None):
+  return trainer(recipe, stage)(now, BATCH)
 
 
 def same(a, b):
@@ -88,19 +90,19 @@ def same(a, b):
 def test_what_the_discriminator_is_shown():
   """Reconstructions of the updated generator, or those from before."""
   gan = adversary(r1=10.0, r1_every=4, lecam=0.1, lecam_decay=0.9)
-  plan = tiny(gan=gan)
-  start = create(plan)
+  recipe = tiny(gan=gan)
+  start = create(recipe)
 
   @jax.jit
   def judged(generator):
-    x = plan.tokenizer.normalize(IMAGES)
-    y, _ = plan.tokenizer.apply({'params': generator.params, **generator.variables}, x)
-    return objective.discriminator_gradient(plan, start.discriminator, x, y, r1=True)
+    x = recipe.tokenizer.normalize(IMAGES)
+    y, _ = recipe.tokenizer.apply({'params': generator.params, **generator.variables}, x)
+    return objective.discriminator_gradient(recipe, start.discriminator, x, y, r1=True)
 
   before = judged(start.generator)
   for fresh in (True, False):
     gan = dataclasses.replace(gan, fresh_reconstructions=fresh)
-    now, got = train(dataclasses.replace(plan, gan=gan), start, Stage(True, True, True))
+    now, got = train(dataclasses.replace(recipe, gan=gan), start, Stage(True, True, True))
     assert not same(now.generator.params, start.generator.params)
     after = judged(now.generator)
     assert abs(before[2]['logits_fake'] - after[2]['logits_fake']) > 1e-4
@@ -121,10 +123,10 @@ def test_what_the_discriminator_is_shown():
 
 
 def test_the_discriminator_may_begin_before_the_generator_is_judged():
-  plan = tiny(gan=adversary())
-  start = create(plan)
-  now, got = train(plan, start, Stage(discriminator=True))
-  alone, without = train(dataclasses.replace(plan, gan=None), start.replace(discriminator=None))
+  recipe = tiny(gan=adversary())
+  start = create(recipe)
+  now, got = train(recipe, start, Stage(discriminator=True))
+  alone, without = train(dataclasses.replace(recipe, gan=None), start.replace(discriminator=None))
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7),
     now.generator.params,
@@ -137,14 +139,14 @@ def test_the_discriminator_may_begin_before_the_generator_is_judged():
 
 
 def test_lpips_is_an_argument_and_may_be_accumulated():
-  plan = tiny(weights={}, perceptual=LPIPS, perceptual_weight=2.0, quantizer_weight=0.0)
-  start = create(plan)
-  step = trainer(plan)
+  recipe = tiny(loss_weights={}, perceptual=LPIPS, perceptual_weight=2.0, quantizer_weight=0.0)
+  start = create(recipe)
+  step = trainer(recipe)
   now, got = step(start, BATCH, perceptual=perceptual())
   np.testing.assert_allclose(got['loss'], 2 * got['perceptual'], rtol=1e-6)
   assert got['perceptual'] > 1e-3
   assert got['grad_norm'] > 1e-3
-  twice = dataclasses.replace(plan, accumulate=2)
+  twice = dataclasses.replace(recipe, accumulate=2)
   parts, accumulated = trainer(twice)(start, BATCH, perceptual=perceptual())
   np.testing.assert_allclose(accumulated['perceptual'], got['perceptual'], rtol=1e-5)
   np.testing.assert_allclose(accumulated['grad_norm'], got['grad_norm'], rtol=1e-4)
@@ -165,21 +167,23 @@ def test_lpips_is_an_argument_and_may_be_accumulated():
 )
 def test_lpips_sees_minus_one_to_one_whatever_the_model_sees(mean, std):
   model = tiny().tokenizer.clone(pixel_mean=mean, pixel_std=std)
-  plan = dataclasses.replace(tiny(), tokenizer=model)
+  recipe = dataclasses.replace(tiny(), tokenizer=model)
   pixels = jnp.linspace(0, 1, 16 * 16 * 3).reshape(1, 16, 16, 3)
-  seen = objective._symmetric(plan, model.normalize(pixels))
+  seen = objective._symmetric(recipe, model.normalize(pixels))
   np.testing.assert_allclose(seen, 2 * pixels - 1, atol=1e-6)
   # Nothing is clipped, or the gradient would stop there.
-  assert objective._symmetric(plan, model.normalize(pixels) + 9).min() > 2
+  assert objective._symmetric(recipe, model.normalize(pixels) + 9).min() > 2
 
 
 def test_a_classifier_learns_labels():
-  plan = tiny(networks.VQTorchClassifier(channels=2, num_classes=3), weights={'cross_entropy': 2.0})
-  now = create(plan)
-  now, got = train(plan, now)
+  recipe = tiny(
+    networks.VQTorchClassifier(channels=2, num_classes=3), loss_weights={'cross_entropy': 2.0}
+  )
+  now = create(recipe)
+  now, got = train(recipe, now)
   np.testing.assert_allclose(got['loss'], 2 * got['cross_entropy'] + got['quantizer'], rtol=1e-5)
   assert 0 <= got['accuracy'] <= 1
-  evaluate = jax.jit(functools.partial(steps.eval_step, plan))
+  evaluate = jax.jit(functools.partial(eval_step, recipe.tokenizer, recipe.loss_weights))
   batch = BATCH | {'mask': np.arange(8) < 5}
   images, y, values, tokens = evaluate(now.generator.params, now.generator.variables, batch)
   assert images is y is None
@@ -190,11 +194,11 @@ def test_a_classifier_learns_labels():
 
 
 def test_stages():
-  plan = tiny(gan=adversary(start=6, discriminator_start=2, r1=1.0, r1_every=3))
+  recipe = tiny(gan=adversary(start=6, discriminator_start=2, r1=1.0, r1_every=3))
   expected = [Stage()] * 2 + [Stage(discriminator=True)] * 4 + [Stage(True, True)] * 4
   expected = [stage._replace(r1=t in (3, 6, 9)) for t, stage in enumerate(expected)]
-  assert [plan.stage(t) for t in range(10)] == expected
-  assert not dataclasses.replace(plan, gan=adversary(r1=0.0)).stage(0).r1
+  assert [recipe.stage(t) for t in range(10)] == expected
+  assert not dataclasses.replace(recipe, gan=adversary(r1=0.0)).stage(0).r1
   assert tiny().stage(100) == Stage()
 
 
@@ -210,14 +214,14 @@ def test_a_config_is_made_a_recipe():
   del (one := config(gan__discriminator='stylegan2', gan__r1=10.0)).gan.start_percent
   one.gan.start_steps, one.gan.discriminator_lead_steps = 100, 30
   one.loss.perceptual, one.loss.perceptual_net = 0.5, 'alex'
-  plan = recipe.build(one)
-  assert plan.gan.discriminator == networks.StyleGAN2Discriminator((16, 32, 64, 64, 64))
-  assert (plan.gan.start, plan.gan.discriminator_start) == (100, 70)
-  assert (plan.gan.r1, plan.gan.r1_every) == (10.0, 16)
-  assert plan.perceptual == networks.LPIPS('alex')
-  assert plan.perceptual_weight == 0.5
+  recipe = recipes.build(one)
+  assert recipe.gan.discriminator == networks.StyleGAN2Discriminator((16, 32, 64, 64, 64))
+  assert (recipe.gan.start, recipe.gan.discriminator_start) == (100, 70)
+  assert (recipe.gan.r1, recipe.gan.r1_every) == (10.0, 16)
+  assert recipe.perceptual == networks.LPIPS('alex')
+  assert recipe.perceptual_weight == 0.5
   one.gan.discriminator_lead_steps = 200
-  assert recipe.build(one).gan.discriminator_start == 0
+  assert recipes.build(one).gan.discriminator_start == 0
 
 
 @pytest.mark.parametrize(
@@ -245,7 +249,7 @@ def test_a_config_is_made_a_recipe():
 )
 def test_a_loss_that_makes_no_sense_is_named(fields, message):
   with pytest.raises(UserError, match=message):
-    recipe.build(config(**fields))
+    recipes.build(config(**fields))
 
 
 @pytest.mark.parametrize('name', ['loss.l1', 'loss.perceptual', 'gan.weight'])
@@ -256,4 +260,4 @@ def test_a_classifier_has_no_images_to_compare(name):
   with pytest.raises(
     UserError, match=rf'config\.{name} is 0\.5, but .*, a classifier; set it to 0'
   ):
-    recipe._check_loss(changed, model)
+    recipes._check_loss(changed, model)

@@ -1,5 +1,6 @@
 """Fine-tuning: a run starts from weights that exist."""
 
+import dataclasses
 import functools
 import json
 
@@ -15,7 +16,8 @@ from configs import common
 from vqjax import convert
 from vqjax.errors import UserError
 from vqjax.runs.folder import flatten
-from vqjax.training import recipe, state
+from vqjax.training import recipe as recipes
+from vqjax.training import state
 from vqjax.training.warm_start import warm_start
 
 PATCHGAN = next(name for name in CHECKPOINTS if name.startswith('taming'))
@@ -37,8 +39,8 @@ def config_of(path):
   return config
 
 
-def abstract_state(plan, size):
-  create = functools.partial(state.create, plan, image_shape=(8, size, size, 3))
+def abstract_state(recipe, size):
+  create = functools.partial(state.create, recipe, image_shape=(8, size, size, 3))
   return jax.eval_shape(create, jax.random.key(0))
 
 
@@ -82,15 +84,13 @@ def test_discriminators_come_along(name, gan, size, pairs):
       for i, part in ((0, '0'), (1, 'conv2.1'), (2, 'conv2.1'), (3, 'conv2.1'))
     ]
     config.gan.channels = widths[0]
-  plan = recipe.build(config)
+  recipe = recipes.build(config)
   if 'discriminator' in gan:  # the small file's own widths
-    module = type(plan.gan.discriminator)(widths=tuple(widths))
-    plan = recipe.dataclasses.replace(
-      plan, gan=recipe.dataclasses.replace(plan.gan, discriminator=module)
-    )
-  now = warm_start(plan, abstract_state(plan, size), path, discriminator=True)
+    module = type(recipe.gan.discriminator)(widths=tuple(widths))
+    recipe = dataclasses.replace(recipe, gan=dataclasses.replace(recipe.gan, discriminator=module))
+  now = warm_start(recipe, abstract_state(recipe, size), path, discriminator=True)
   network = {'params': now.discriminator.params, **now.discriminator.variables}
-  assert jax.tree.structure(now) == jax.tree.structure(abstract_state(plan, size))
+  assert jax.tree.structure(now) == jax.tree.structure(abstract_state(recipe, size))
   for key, where in pairs.items():
     ours, theirs = network, published.discriminator[key]
     for part in where:
@@ -120,31 +120,31 @@ def test_a_run_goes_on_from_published_weights(tmp_path):
   assert np.isfinite(json.loads(lines[0])['loss'])
 
   # From our own run, whose average has moved; and what cannot be had from it.
-  plan = recipe.build(config)
-  now = warm_start(plan, abstract_state(plan, 16), tmp_path / 'run')
+  recipe = recipes.build(config)
+  now = warm_start(recipe, abstract_state(recipe, 16), tmp_path / 'run')
   jax.tree.map(np.testing.assert_array_equal, now.generator.params, after)
   jax.tree.map(np.testing.assert_array_equal, now.ema, after)
   config.gan.weight = 0.5
-  plan = recipe.build(config)
+  recipe = recipes.build(config)
   with pytest.raises(UserError, match=r'does not fit this config.*\n.*missing: discriminator'):
-    warm_start(plan, abstract_state(plan, 16), tmp_path / 'run', discriminator=True)
+    warm_start(recipe, abstract_state(recipe, 16), tmp_path / 'run', discriminator=True)
 
 
 def test_what_does_not_fit_is_refused():
   path, _, _ = checkpoint(TINY)
   config = config_of(path)
-  plan = recipe.build(config)
+  recipe = recipes.build(config)
   with pytest.raises(UserError, match=r'init_discriminator is True, but config\.gan\.weight is 0'):
-    warm_start(plan, abstract_state(plan, 16), path, discriminator=True)
+    warm_start(recipe, abstract_state(recipe, 16), path, discriminator=True)
   config.gan.weight = 0.5
-  plan = recipe.build(config)
+  recipe = recipes.build(config)
   with pytest.raises(UserError, match=r'has no discriminator; set --config\.init_discriminator=Fa'):
-    warm_start(plan, abstract_state(plan, 16), path, discriminator=True)
+    warm_start(recipe, abstract_state(recipe, 16), path, discriminator=True)
   config.quantizer.num_codes *= 2
-  plan = recipe.build(config)
+  recipe = recipes.build(config)
   with pytest.raises(UserError, match=r'different: quantize\.embedding\.weight is \['):
-    warm_start(plan, abstract_state(plan, 16), path)
+    warm_start(recipe, abstract_state(recipe, 16), path)
   config.init_from, config.seed_codebook_batches = str(path), 2
   with pytest.raises(UserError, match=r'which brings its own codebook; set the first to 0'):
-    recipe.build(config)
+    recipes.build(config)
   assert flatten(config)['init_from'] == str(path)

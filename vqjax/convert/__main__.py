@@ -15,7 +15,6 @@ import ml_collections
 
 from vqjax import tokenizer
 from vqjax.convert import FORMATS, open_published, variables_from
-from vqjax.data import default_data
 from vqjax.errors import UserError
 from vqjax.runs import checkpoint
 from vqjax.runs.folder import open_run
@@ -37,13 +36,6 @@ def convert(source, out, format='auto') -> pathlib.Path:
       'converted': {'source': str(source), 'format': published.format},
       'model': published.model,
       'quantizer': published.quantizer,
-      # What an evaluation asks for beside the network.
-      'loss': {'l1': 0.0, 'l2': 1.0},
-      'data': default_data(),
-      'mesh': {'data': -1, 'fsdp': 1},
-      'batch_size': 16,
-      'accumulate': 1,
-      'ema_decay': 0.0,
     }
   )
   if (pathlib.Path(out) / 'config.json').exists():

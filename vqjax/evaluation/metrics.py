@@ -224,27 +224,3 @@ def _root(covariance):
   values, axes = np.linalg.eigh(np.asarray(covariance, np.float64))
   there = values > values.max(initial=0) * len(values) * np.finfo(np.float64).eps
   return np.sqrt(values[there]), axes[:, there]
-
-
-def inception_score(probabilities, splits=1):
-  """Inception score (Salimans et al. 2016): `exp mean_n KL(p_n | q)` with `q = mean_n p_n`.
-
-  Args:
-    probabilities: softmax outputs [N K].
-    splits: part i is rows `i N // splits` to `(i + 1) N // splits` and has a score of its own. With
-      more than one the result depends on the order of the rows, and is lower.
-
-  Returns:
-    (mean, population standard deviation) over the parts, floats; the mean in [1, K].
-
-  Raises:
-    ValueError: more splits than rows.
-  """
-  p = np.asarray(probabilities, np.float64)
-  if not 1 <= splits <= len(p):
-    raise ValueError(f'splits = {splits}: legal is 1 to {len(p)}, the number of rows.')
-  scores = []
-  for i in range(splits):
-    part = p[i * len(p) // splits : (i + 1) * len(p) // splits]
-    scores.append(np.exp(entr(part.mean(axis=0)).sum() - entr(part).sum() / len(part)))
-  return float(np.mean(scores)), float(np.std(scores))

@@ -22,8 +22,9 @@ class FeatureStatistics:
   """Mean and covariance of features [N D], in float64, with memory O(D^2).
 
   Batches are merged pairwise (Chan, Golub & LeVeque 1983): with n and m rows, means a and b and
-  scatters `S = sum (x - mean)^T (x - mean)`, those of both are `S_a + S_b + n m / (n + m)
-  (b - a)^T (b - a)`. As every scatter is about its own mean, nothing large is ever subtracted.
+  scatters `S = sum (x - mean)^T (x - mean)`, the scatter of both together is `S_a + S_b +
+  n m / (n + m) (b - a)^T (b - a)`. Every scatter is about its own mean, so that no large numbers
+  cancel, as they do in `E[x^2] - E[x]^2`.
 
   Args:
     width: D.
@@ -52,14 +53,6 @@ class FeatureStatistics:
     if len(features):
       mean = features.mean(axis=0)
       self._merge(len(features), mean, features - mean)
-
-  def merge(self, other: 'FeatureStatistics'):
-    """Adds what another process or part has seen."""
-    if len(other.mean) != len(self.mean):
-      raise ValueError(f'widths {len(self.mean)} and {len(other.mean)} do not merge.')
-    if other.count:
-      self._scatter += other._scatter
-      self._merge(other.count, other.mean, np.zeros((0, len(self.mean))))
 
   def _merge(self, count, mean, deviations):
     """Merges rows of which `deviations` are those from `mean` that are not in the scatter yet."""
@@ -179,10 +172,10 @@ def _check(path, mean, covariance, width, advice):
 
 
 class InceptionScore:
-  """`metrics.inception_score` of one part, from sums over probabilities [N K].
+  """Inception score (Salimans et al. 2016) in one part, from sums over probabilities [N K].
 
-  `exp(H(mean p) - mean H(p))` with the entropy H, which is the mean divergence. With more parts the
-  score depends on the order of the images, so that it cannot be added up from anywhere.
+  `exp mean_n KL(p_n | q)` with `q = mean_n p_n`, which is `exp(H(q) - mean_n H(p_n))` with the
+  entropy H. Scores in several parts, as some papers have them, depend on the order of the images.
 
   Args:
     width: K.
@@ -202,12 +195,6 @@ class InceptionScore:
     self.count += len(p)
     self.sum += p.sum(axis=0)
     self.entropy += float(entr(p).sum())
-
-  def merge(self, other: 'InceptionScore'):
-    """Adds what another process or part has seen."""
-    self.count += other.count
-    self.sum = self.sum + other.sum
-    self.entropy += other.entropy
 
   @property
   def value(self) -> float:

@@ -1,251 +1,240 @@
-"""The numbers of a set of images and their reconstructions, streamed."""
+"""Batches of an evaluation, added up: memory does not grow with the number of images.
+
+An `Accumulator` takes what the step found on each batch and in the end gives numbers. Sums are
+float64 on the host, so that they depend neither on the size of a batch nor on the devices.
+"""
 
 import contextlib
-import dataclasses
 import logging
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vqjax import quantizers, sharding
+from vqjax import quantizers
 from vqjax.errors import UserError
-from vqjax.evaluation import metrics, scoring
-from vqjax.evaluation.statistics import FeatureStatistics, InceptionScore
-from vqjax.training import step as steps
+from vqjax.evaluation import metrics
+from vqjax.evaluation.results import Evaluation, Found, Pictures
+from vqjax.evaluation.statistics import FeatureStatistics, InceptionScore, Precomputed
+from vqjax.evaluation.table import METRICS
 
 log = logging.getLogger('vqjax')
 
 EXTREMES = 8  # how many of the best and of the worst images are kept
-CLOUD = 2_000  # latents at most
 WINDOWS = {'usage_65536_tokens': 65_536, 'usage_256_images': 256}  # in tokens, in images
 
 
-class Pictures(NamedTuple):
-  """Some images with their reconstructions."""
+class Accumulator(Protocol):
+  """Something that is added up over the batches of a set."""
 
-  positions: np.ndarray  # int64 [n], in the order of the set
-  psnr: np.ndarray  # float64 [n], dB
-  originals: np.ndarray  # uint8 [n H W 3]
-  reconstructions: np.ndarray  # uint8 [n H W 3]
+  def add(self, found: Found) -> None:
+    """Adds what was found on a batch, of the images where `found['mask']` holds."""
 
-
-class Cloud(NamedTuple):
-  """Latents of some images, the code that each became, and the codebook, all in one space."""
-
-  latents: np.ndarray  # float32 [n D]
-  quantized: np.ndarray  # float32 [n D]
-  codes: np.ndarray | None  # float32 [K D]; None where codes are not vectors of this space
+  def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
+    """(numbers by name, what others would need, by name), once all batches are in."""
 
 
-@dataclasses.dataclass
-class Evaluation:
-  """What `evaluate` found."""
+class Means:
+  """`num_images`, and means over images of what the step computed of each, by name."""
 
-  metrics: dict[str, float | int | None]
-  missing: dict[str, str]  # by the name of a metric that is None: what it needs, and the command
-  code_counts: np.ndarray | None = None  # int64 [K]; None where there are no tokens
-  samples: Pictures | None = None  # evenly spread over the set; None of a classifier
-  best: Pictures | None = None  # by PSNR, the best first
-  worst: Pictures | None = None  # the worst first
-  cloud: Cloud | None = None
-  statistics: FeatureStatistics | None = None  # of the originals' features
+  def __init__(self) -> None:
+    self.count = 0
+    self._sums: dict[str, float] = {}
+
+  def add(self, found: Found) -> None:
+    mask = found['mask']
+    self.count += int(mask.sum())
+    for name, value in found['values'].items():
+      self._sums[name] = self._sums.get(name, 0.0) + value[mask].astype(np.float64).sum()
+
+  def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
+    numbers = {name: float(value / self.count) for name, value in self._sums.items()}
+    return numbers | {'num_images': self.count}, {}
 
 
-def make_eval_step(recipe, mesh, *, networks=None, rounding='uint8') -> Callable:
-  """The evaluation of one local batch, as `evaluate` wants it.
+class CodeUse:
+  """How often each of K codes occurs: usage, of the whole and in windows, perplexity, bits.
 
-  Returns:
-    function of (params, variables, batch): NumPy arrays by name. `mask` [B]; `images`, originals
-    and what they are compared with; `values`, float32 [B] by name; `tokens`, int32 [B T]; and what
-    `scoring.score` sees. Without `networks` there are those numbers of pixels alone that training
-    looks at. Results are copied to every device, so that any process has all of them.
+  Attributes:
+    counts: int64 [K].
   """
 
-  def step(networks, params, variables, batch):
-    mask = batch['mask']
-    quick = {'psnr', 'ssim'} - scoring.missing({}, batch['image'].shape[1:3]).keys()
-    images, y, values, tokens = steps.eval_step(recipe, params, variables, batch)
-    found = {'mask': mask, 'values': values, 'tokens': tokens}
-    if images is not None:
-      y = scoring.ROUNDINGS[rounding](y)
-      found['images'] = images, y
-      if networks is None:
-        values |= {name: scoring.PIXELS[name](images, y) for name in quick}
+  def __init__(self, num_codes: int) -> None:
+    self.counts = np.zeros(num_codes, np.int64)
+    self._windows = {name: _Windows(num_codes, size) for name, size in WINDOWS.items()}
+    self._bits_per_pixel: float | None = None
+
+  def add(self, found: Found) -> None:
+    tokens = found['tokens'][found['mask']]  # [B T]
+    num_codes = len(self.counts)
+    self.counts += np.bincount(tokens.reshape(-1), minlength=num_codes)
+    for name, window in self._windows.items():
+      window.add(tokens.reshape(-1) if name == 'usage_65536_tokens' else tokens)
+    if 'images' in found:
+      pixels = math.prod(found['images'][0].shape[1:3])
+      self._bits_per_pixel = tokens.shape[1] * math.log2(num_codes) / pixels
+
+  def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
+    entropy = metrics.token_entropy(self.counts)
+    numbers = {
+      'usage': float(quantizers.usage(np.asarray(self.counts, np.float32))),
+      'perplexity': 2**entropy,
+      'token_entropy': entropy,
+    }
+    if self._bits_per_pixel is not None:
+      numbers['bits_per_pixel'] = self._bits_per_pixel
+    missing = {}
+    for name, window in self._windows.items():
+      if window.fractions:
+        numbers[name] = float(np.mean(window.fractions))
       else:
-        more, seen = scoring.score(networks, images, y)
-        values |= more
-        found |= seen
-    return found
-
-  jitted = jax.jit(step, out_shardings=sharding.replicated(mesh))
-  if networks is not None:
-    networks = jax.device_put(networks, sharding.replicated(mesh))
-
-  def evaluated(params, variables, local):
-    return jax.device_get(jitted(networks, params, variables, sharding.put_batch(mesh, local)))
-
-  return evaluated
+        unit = 'images' if 'images' in name else 'tokens'
+        missing[name] = f'needs {window.size:,} {unit} or more'
+    return numbers, missing
 
 
-def make_pair_step(mesh, networks) -> Callable:
-  """Likewise of pairs {'original', 'reconstruction', 'mask'}: a function of the batch alone."""
+class Distances:
+  """rFID and the Inception score, of what Inception says about originals and reconstructions.
 
-  def step(networks, batch):
-    images = batch['original'], batch['reconstruction']
-    values, seen = scoring.score(networks, *images)
-    return {'mask': batch['mask'], 'values': values, 'images': images, **seen}
+  Args:
+    reference: statistics that rFID compares with, in place of the originals'.
+  """
 
-  jitted = jax.jit(step, out_shardings=sharding.replicated(mesh))
-  networks = jax.device_put(networks, sharding.replicated(mesh))
-  return lambda local: jax.device_get(jitted(networks, sharding.put_batch(mesh, local)))
+  def __init__(self, reference: Precomputed | FeatureStatistics | None = None) -> None:
+    self._reference = reference
+    self.originals: FeatureStatistics | None = None
+    self._reconstructions: FeatureStatistics | None = None
+    self._score: InceptionScore | None = None
+
+  def add(self, found: Found) -> None:
+    mask = found['mask']
+    if 'features' in found:
+      if self.originals is None:
+        width = found['features'].shape[-1]
+        self.originals, self._reconstructions = FeatureStatistics(width), FeatureStatistics(width)
+      self.originals.add(found['features'][0][mask])
+      self._reconstructions.add(found['features'][1][mask])
+    if 'probabilities' in found:
+      if self._score is None:
+        self._score = InceptionScore(found['probabilities'].shape[-1])
+      self._score.add(found['probabilities'][mask])
+
+  def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
+    if self.originals is None:
+      return {}, {}
+    numbers = {} if self._score is None else {'inception_score': self._score.value}
+    count, width = self.originals.count, len(self.originals.mean)
+    if count < 2:
+      return numbers, {'rfid': 'needs 2 images or more'}
+    if count <= width:
+      log.warning(
+        'rfid of %d images is far above that of many: a covariance of %d features needs more '
+        'images than that; compare it with that of the same images alone',
+        *(count, width),
+      )
+    against, found = self._reference or self.originals, self._reconstructions
+    numbers['rfid'] = metrics.frechet_distance(
+      against.mean, against.covariance, found.mean, found.covariance
+    )
+    return numbers, {}
 
 
-def spread(total, count):
+class Gallery:
+  """Images to be looked at: those at given positions of the set, the best and the worst by PSNR.
+
+  It has no numbers.
+
+  Args:
+    wanted: positions of images to keep, in the order of the set.
+  """
+
+  def __init__(self, wanted: frozenset[int]) -> None:
+    self._wanted = wanted
+    self._position = 0  # of the next image, those that a mask leaves out included
+    self._samples, self._best, self._worst = [], [], []
+
+  def add(self, found: Found) -> None:
+    mask = found['mask']
+    if 'images' in found:
+      self._add(mask, found['values']['psnr'], *found['images'])
+    self._position += len(mask)
+
+  def _add(self, mask, psnr, originals, reconstructions):
+    positions = self._position + np.arange(len(mask))
+    # Copies: a view would keep its whole batch.
+    copies = lambda i: (originals[i].copy(), _bytes(reconstructions[i]))
+    pick = lambda i: (positions[i], float(psnr[i]), *copies(i))
+    inside = np.flatnonzero(mask)
+    self._samples += [pick(i) for i in inside if positions[i] in self._wanted]
+    order = inside[np.argsort(psnr[inside], kind='stable')]
+    rank = lambda picture: picture[1]
+    worst = self._worst + [pick(i) for i in order[:EXTREMES]]
+    best = self._best + [pick(i) for i in order[::-1][:EXTREMES]]
+    self._worst = sorted(worst, key=rank)[:EXTREMES]
+    self._best = sorted(best, key=rank, reverse=True)[:EXTREMES]
+
+  def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
+    return {}, {}
+
+  def pictures(self) -> dict[str, Pictures | None]:
+    """`samples`, `best` and `worst`; None of a set without images."""
+    kept = {'samples': self._samples, 'best': self._best, 'worst': self._worst}
+    return {name: _pictures(rows) for name, rows in kept.items()}
+
+
+def spread(total: int, count: int) -> frozenset[int]:
   """At most `count` positions in `range(total)`, evenly spread: a picture of the whole set."""
   count = min(count, total)
   return frozenset(i * total // count for i in range(count))
 
 
-def evaluate(
-  step, batches, *, num_codes=None, samples=(), reference=None, missing=None
+def collect(
+  step: Callable[[Any], Found],
+  batches: Any,
+  *,
+  num_codes: int | None = None,
+  samples: Collection[int] = (),
+  reference: Precomputed | FeatureStatistics | None = None,
+  missing: Mapping[str, str] | None = None,
 ) -> Evaluation:
-  """Runs over `batches`, of which `step(batch)` is as `make_eval_step` says, and closes them.
-
-  Sums are float64 on the host, and memory does not grow with the number of images.
+  """Evaluates `batches` by `step`, adds up what it finds, and closes them.
 
   Args:
-    step: function of a batch.
+    step: function of a batch, see evaluation/step.py.
     batches: an iterator with a `close`.
     num_codes: K; None where `step` gives no tokens.
     samples: positions of images to keep with their reconstructions, see `spread`.
-    reference: `Precomputed` statistics that rFID compares with, in place of the originals'.
+    reference: statistics that rFID compares with, in place of the originals'.
     missing: numbers that `step` cannot give, by name, and what they would need.
 
   Raises:
     UserError: there is no image, or one whose features are not finite.
   """
-  totals = _Totals(num_codes, frozenset(samples))
+  means, distances, gallery = Means(), Distances(reference), Gallery(frozenset(samples))
+  codes = None if num_codes is None else CodeUse(num_codes)
+  accumulators: list[Accumulator] = [means, distances, gallery, *([codes] if codes else [])]
   with contextlib.closing(batches):
     for batch in batches:
-      totals.add(step(batch))
-  return totals.evaluation(reference, dict(missing or {}))
-
-
-class _Totals:
-  """What is known after some batches."""
-
-  def __init__(self, num_codes, wanted):
-    self.num_codes, self.wanted = num_codes, wanted
-    self.position = self.count = 0  # with and without images that the mask leaves out
-    self.sums = {}
-    self.codes = None if num_codes is None else np.zeros(num_codes, np.int64)
-    self.windows = {}
-    self.samples, self.best, self.worst = [], [], []
-    self.statistics = self.probabilities = None
-    self.size = self.tokens_an_image = None  # size: height and width
-
-  def add(self, found):
-    mask = found['mask']
-    self.count += int(mask.sum())
-    for name, value in found['values'].items():
-      self.sums[name] = self.sums.get(name, 0.0) + value[mask].astype(np.float64).sum()
-    if self.codes is not None:
-      self._add_tokens(found['tokens'][mask])
-    if 'images' in found:
-      self._add_pictures(mask, found['values']['psnr'], *found['images'])
-    if 'features' in found:
-      if self.statistics is None:
-        width = found['features'].shape[-1]
-        self.statistics = [FeatureStatistics(width) for _ in found['features']]
-      for statistics, features in zip(self.statistics, found['features'], strict=True):
-        statistics.add(features[mask])
-    if 'probabilities' in found:
-      if self.probabilities is None:
-        self.probabilities = InceptionScore(found['probabilities'].shape[-1])
-      self.probabilities.add(found['probabilities'][mask])
-    self.position += len(mask)
-
-  def _add_tokens(self, tokens):
-    self.tokens_an_image = tokens.shape[1]
-    self.codes += np.bincount(tokens.reshape(-1), minlength=self.num_codes)
-    for name, size in WINDOWS.items():
-      window = self.windows.setdefault(name, _Windows(self.num_codes, size))
-      window.add(tokens.reshape(-1) if name == 'usage_65536_tokens' else tokens)
-
-  def _add_pictures(self, mask, psnr, originals, reconstructions):
-    self.size = originals.shape[1:3]
-    positions = self.position + np.arange(len(mask))
-    # Copies: a view would keep its whole batch.
-    copies = lambda i: (originals[i].copy(), _bytes(reconstructions[i]))
-    pick = lambda i: (positions[i], float(psnr[i]), *copies(i))
-    inside = np.flatnonzero(mask)
-    self.samples += [pick(i) for i in inside if positions[i] in self.wanted]
-    order = inside[np.argsort(psnr[inside], kind='stable')]
-    rank = lambda picture: picture[1]
-    worst = self.worst + [pick(i) for i in order[:EXTREMES]]
-    best = self.best + [pick(i) for i in order[::-1][:EXTREMES]]
-    self.worst = sorted(worst, key=rank)[:EXTREMES]
-    self.best = sorted(best, key=rank, reverse=True)[:EXTREMES]
-
-  def evaluation(self, reference, gaps) -> Evaluation:
-    if not self.count:
-      raise UserError(
-        'no image could be read; the log names the unreadable ones: repair them, or name others.'
-      )
-    numbers = {name: float(value / self.count) for name, value in self.sums.items()}
-    if self.codes is not None:
-      self._code_numbers(numbers, gaps)
-    if self.statistics is not None:
-      self._distribution_numbers(numbers, gaps, reference)
-    numbers |= dict.fromkeys(gaps)
-    ordered = {name: numbers[name] for name in scoring.PROTOCOL if name in numbers}
-    return Evaluation(
-      {**ordered, 'num_images': self.count},
-      gaps,
-      self.codes,
-      *(_pictures(kept) for kept in (self.samples, self.best, self.worst)),
-      statistics=self.statistics[0] if self.statistics else None,
+      found = step(batch)
+      for accumulator in accumulators:
+        accumulator.add(found)
+  if not means.count:
+    raise UserError(
+      'no image could be read; the log names the unreadable ones: repair them, or name others.'
     )
-
-  def _code_numbers(self, numbers, gaps):
-    frequencies = np.asarray(self.codes, np.float32)
-    entropy = metrics.token_entropy(self.codes)
-    numbers |= {
-      'usage': float(quantizers.usage(frequencies)),
-      'perplexity': 2**entropy,
-      'token_entropy': entropy,
-    }
-    if self.best:
-      bits = self.tokens_an_image * math.log2(self.num_codes)
-      numbers['bits_per_pixel'] = bits / math.prod(self.size)
-    for name, window in self.windows.items():
-      if window.fractions:
-        numbers[name] = float(np.mean(window.fractions))
-      else:
-        gaps[name] = f'needs {window.size:,} {"images" if "images" in name else "tokens"} or more'
-
-  def _distribution_numbers(self, numbers, gaps, reference):
-    originals, reconstructions = self.statistics
-    if self.probabilities is not None:
-      numbers['inception_score'] = self.probabilities.value
-    if self.count < 2:
-      gaps['rfid'] = 'needs 2 images or more'
-      return
-    if self.count <= len(originals.mean):
-      log.warning(
-        'rfid of %d images is far above that of many: a covariance of %d features needs more '
-        'images than that; compare it with that of the same images alone',
-        self.count,
-        len(originals.mean),
-      )
-    against = reference or originals
-    numbers['rfid'] = metrics.frechet_distance(
-      against.mean, against.covariance, reconstructions.mean, reconstructions.covariance
-    )
+  numbers, gaps = {}, dict(missing or {})
+  for accumulator in accumulators:
+    more, others = accumulator.numbers()
+    numbers, gaps = numbers | more, gaps | others
+  numbers |= dict.fromkeys(gaps)
+  return Evaluation(
+    {name: numbers[name] for name in (*METRICS, 'num_images') if name in numbers},
+    gaps,
+    code_counts=None if codes is None else codes.counts,
+    statistics=distances.originals,
+    **gallery.pictures(),
+  )
 
 
 class _Windows:
@@ -270,39 +259,3 @@ def _bytes(image):
 
 def _pictures(kept):
   return Pictures(*map(np.stack, zip(*kept, strict=True))) if kept else None
-
-
-def cloud(recipe, mesh, params, variables, batch) -> Cloud | None:
-  """Latents of a local batch {'image', 'mask'}, where the mask holds, and the codes.
-
-  They are at most `CLOUD`, evenly spread; None if the mask holds nowhere.
-  """
-  model = recipe.tokenizer
-  batch = sharding.put_batch(mesh, {name: batch[name] for name in ('image', 'mask')})
-
-  def look(variables, images, mask):
-    x = model.normalize(images)
-    # As codes are compared with them: bounded in FSQ, unit vectors on a sphere.
-    latents = model.apply(variables, x, method=lambda m, x: m.quantizer.enter(m.latents(x)))
-    if getattr(model.quantizer.core, 'sphere', False) and not model.quantizer.token_axes:
-      latents = quantizers.unit(latents)
-    quantized = model.apply(variables, x, mask=mask, method='encode')
-    return latents, quantized.z_q, _codes(model, variables), mask
-
-  look = jax.jit(look, out_shardings=sharding.replicated(mesh))
-  found = look({'params': params, **variables}, batch['image'], batch['mask'])
-  latents, quantized, codes, mask = jax.device_get(found)
-  if not mask.any():
-    return None
-  latents, quantized = (x[mask].reshape(-1, x.shape[-1]) for x in (latents, quantized))
-  some = np.linspace(0, len(latents) - 1, min(CLOUD, len(latents))).astype(np.int64)
-  return Cloud(latents[some], quantized[some], codes)
-
-
-def _codes(model, variables):
-  """Vectors of all codes, where a token is one code and they are not too many to draw."""
-  quantizer = model.quantizer
-  if quantizer.token_axes or quantizer.num_codes > 2**16:
-    return None
-  tokens = jnp.arange(quantizer.num_codes)
-  return model.apply(variables, tokens, method=lambda model, tokens: model.quantizer.lookup(tokens))

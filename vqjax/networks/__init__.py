@@ -6,7 +6,7 @@ kernel, `classifies`, whether it puts out logits, and, where it puts out images,
 `out_channels`. Both are called with `(x, train)`.
 """
 
-from vqjax.networks.cnn import Decoder, Encoder
+from vqjax.networks.cnn import CNNDecoder, CNNEncoder
 from vqjax.networks.discriminators import PatchGAN
 from vqjax.networks.inception import Inception
 from vqjax.networks.lpips import LPIPS
@@ -18,7 +18,7 @@ from vqjax.networks.vqtorch import VQTorchClassifier, VQTorchDecoder, VQTorchEnc
 
 # (encoder, decoder) by what a config calls the network.
 NETWORKS = {
-  'cnn': (Encoder, Decoder),
+  'cnn': (CNNEncoder, CNNDecoder),
   'maskgit': (MaskGITEncoder, MaskGITDecoder),
   'vit': (ViTEncoder, ViTDecoder),
   'optvq_small': (OptVQSmallEncoder, OptVQSmallDecoder),
@@ -29,8 +29,8 @@ NETWORKS = {
 __all__ = [
   'LPIPS',
   'NETWORKS',
-  'Decoder',
-  'Encoder',
+  'CNNDecoder',
+  'CNNEncoder',
   'Inception',
   'MaskGITDecoder',
   'MaskGITDiscriminator',

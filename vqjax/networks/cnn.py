@@ -115,7 +115,7 @@ class _Cnn(_Block):
     return self.res(x, train, x.shape[-1], 'mid_block_2')
 
 
-class Encoder(_Cnn):
+class CNNEncoder(_Cnn):
   """Images [B H W C] -> latents [B H/f W/f z_channels], `f = downsample`.
 
   Attributes:
@@ -148,7 +148,7 @@ class Encoder(_Cnn):
     return conv(self.norm(x, 'norm_out'), self.z_channels, name='conv_out', dtype=self.dtype)
 
 
-class Decoder(_Cnn):
+class CNNDecoder(_Cnn):
   """Latents [B h w z] -> images [B h*f w*f out_channels], without an output activation.
 
   Attributes:

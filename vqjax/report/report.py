@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 from vqjax.errors import UserError
+from vqjax.evaluation.results import Evaluation
+from vqjax.evaluation.table import METRICS, decibels, in_table
 from vqjax.report import html, pictures, plots
 
 _IMAGES = (
@@ -21,39 +23,34 @@ _IMAGES = (
   f'{pictures.ERROR_WHITE} of 255 levels or more, in every image alike. A click, or Enter, makes a '
   'row large; a second one shows the same place of all three close up.'
 )
-# Names in metrics.jsonl by the drawing that they share.
-_CURVES = {
-  'loss': ('loss', 'l1', 'l2', 'perceptual', 'cross_entropy', 'quantizer'),
-  'quantizer terms': ('commitment', 'codebook', 'entropy', 'sample_entropy', 'code_entropy'),
-  'discriminator': ('generator', 'discriminator', 'r1', 'gan_weight'),
-  'usage': ('usage', 'eval/usage', 'dead'),
-  'perplexity': ('perplexity', 'eval/perplexity'),
-  'held-out PSNR, dB': ('eval/psnr', 'eval/psnr_mean_color'),
-  'accuracy': ('accuracy', 'eval/accuracy'),
-}
-_REFERENCE = ('eval/psnr_mean_color',)
 
 
-def write(folder, numbers: dict, protocol: dict, result, curves=None):
-  """Writes metrics.json, reconstructions.png, pictures.npz and report.html into `folder`.
-
-  The page is one self-contained file. Whatever the result does not have, such as a classifier's
-  pictures, is left out of it, and a file for it is not written.
-
-  Args:
-    folder: made if need be.
-    numbers: {name: number or None}. In metrics.json a number that is not finite is null too, and
-      its definition there begins with `infinite: `.
-    protocol: {'run': ..., 'metrics': {name: definition, or of a None what it needs}, ...}.
-    result: an `evaluation.Evaluation`; its samples are the pictures of the two other files.
-    curves: path of the run's metrics.jsonl; None, or one that does not exist: no training curves.
+def make_folder(out: str | pathlib.Path) -> pathlib.Path:
+  """Makes the folder of a report: before the work, so that a wrong one costs none.
 
   Raises:
-    UserError: the folder or a file in it cannot be written.
+    UserError: it cannot be made.
   """
-  folder = pathlib.Path(folder)
+  folder = pathlib.Path(out).expanduser()
   try:
-    _write(folder, numbers, protocol, result, curves)
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f'cannot make {folder}: {error.strerror}; choose another --out.') from error
+  return folder
+
+
+def write(folder: pathlib.Path, found: Evaluation) -> None:
+  """Writes metrics.json, reconstructions.png, pictures.npz and report.html into `folder`.
+
+  The page is one self-contained file. What the evaluation does not have, such as a classifier's
+  pictures, is left out of it, and a file for it is not written. In metrics.json a number that is
+  not finite is null, as one that is missing, and its meaning there begins with `infinite: `.
+
+  Raises:
+    UserError: a file cannot be written.
+  """
+  try:
+    _write(folder, found)
   except OSError as error:
     raise UserError(
       f'cannot write {error.filename or folder}: {error.strerror}; make room, or choose another '
@@ -61,53 +58,34 @@ def write(folder, numbers: dict, protocol: dict, result, curves=None):
     ) from error
 
 
-def _write(folder, numbers, protocol, result, curves):
-  folder.mkdir(parents=True, exist_ok=True)
-  _write_numbers(folder / 'metrics.json', numbers, protocol)
-  if result.samples is not None:
-    samples = result.samples
+def _write(folder, found):
+  _write_numbers(folder / 'metrics.json', found.metrics, found.protocol)
+  if found.samples is not None:
+    samples = found.samples
     picture = pictures.comparison(samples.originals, samples.reconstructions)
     Image.fromarray(picture).save(folder / 'reconstructions.png')
     np.savez_compressed(folder / 'pictures.npz', **samples._asdict())
-  general = [(name, value) for name, value in protocol.items() if name != 'metrics']
+  general = [(name, value) for name, value in found.protocol.items() if name != 'metrics']
   content = [
-    html.table(
-      _lines(numbers, protocol), ('metric', 'value', 'protocol'), kinds=('', 'number', 'note')
-    ),
-    *_galleries(result),
-    *_drawings(result, _read_curves(curves)),
+    html.table(_lines(found), ('metric', 'value', 'protocol'), kinds=('', 'number', 'note')),
+    *_galleries(found),
+    *_drawings(found),
     html.section('Protocol', html.table(general, kinds=('', 'note'))),
   ]
-  (folder / 'report.html').write_text(html.page(_title(numbers, protocol), *content))
+  (folder / 'report.html').write_text(html.page(_title(found), *content))
 
 
-def table(numbers: dict, protocol: dict) -> str:
-  """The numbers as text, each with its protocol, in lines of 100 to 160 columns."""
+def table(found: Evaluation) -> str:
+  """The numbers as text, each with its meaning, in lines of 100 to 160 columns."""
   columns = min(max(shutil.get_terminal_size((100, 24)).columns, 100), 160)
-  lines = _lines(numbers, protocol)
+  lines = _lines(found)
   widths = [max(len(line[i]) for line in lines) for i in range(2)]
   text = [
-    _wrapped(f'{name:<{widths[0]}}  {value:>{widths[1]}}  ', definition, columns)
-    for name, value, definition in lines
+    _wrapped(f'{name:<{widths[0]}}  {value:>{widths[1]}}  ', meaning, columns)
+    for name, value, meaning in lines
   ]
-  general = [_wrapped(f'{k}: ', v, columns) for k, v in protocol.items() if k != 'metrics']
+  general = [_wrapped(f'{k}: ', v, columns) for k, v in found.protocol.items() if k != 'metrics']
   return '\n'.join([*text, '', *general])
-
-
-def words(value) -> str:
-  """A number as text: four decimals, or four digits where it is small."""
-  if value is None:
-    return 'null'
-  if isinstance(value, int):
-    return str(value)
-  if not math.isfinite(value):
-    return 'not a number' if math.isnan(value) else 'infinite'
-  return f'{value:.4g}' if 0 < abs(value) < 0.1 else f'{value:.4f}'
-
-
-def decibels(psnr) -> str:
-  """A PSNR below an image."""
-  return f'{psnr:.2f} dB' if math.isfinite(psnr) else words(float(psnr))
 
 
 def _wrapped(start, text, columns):
@@ -117,10 +95,9 @@ def _wrapped(start, text, columns):
   return start + ('\n' + ' ' * len(start)).join(lines)
 
 
-def _lines(numbers, protocol):
-  return [
-    (name, words(value), protocol['metrics'].get(name, '')) for name, value in numbers.items()
-  ]
+def _lines(found):
+  meaning = found.protocol['metrics']
+  return [(name, in_table(value), meaning.get(name, '')) for name, value in found.metrics.items()]
 
 
 def _write_numbers(path, numbers, protocol):
@@ -131,55 +108,66 @@ def _write_numbers(path, numbers, protocol):
   }
   # JSON has no infinity, and a reader of the null must learn that nothing is missing.
   definitions = {
-    name: f'{words(infinite[name])}: {text}' if name in infinite else text
+    name: f'{in_table(infinite[name])}: {text}' if name in infinite else text
     for name, text in protocol['metrics'].items()
   }
   content = {**numbers, **dict.fromkeys(infinite), 'protocol': protocol | {'metrics': definitions}}
   path.write_text(json.dumps(content, indent=2) + '\n')
 
 
-def _title(numbers, protocol):
-  run = protocol.get('run', 'Evaluation')
-  return f'{run}, step {numbers["step"]}' if 'step' in numbers else run
+def _title(found):
+  run = found.protocol.get('run', 'Evaluation')
+  return f'{run}, step {found.metrics["step"]}' if 'step' in found.metrics else run
 
 
-def _galleries(result):
+def _galleries(found):
   kinds = {
-    'Evenly spread over the set': result.samples,
-    'Best by PSNR': result.best,
-    'Worst by PSNR': result.worst,
+    'Evenly spread over the set': found.samples,
+    'Best by PSNR': found.best,
+    'Worst by PSNR': found.worst,
   }
-  kinds = {title: found for title, found in kinds.items() if found is not None}
+  kinds = {title: shown for title, shown in kinds.items() if shown is not None}
   if not kinds:
     return []
-  shown = [
-    html.section(title, html.gallery(_cards(found)), level=3) for title, found in kinds.items()
+  sections = [
+    html.section(title, html.gallery(_cards(shown)), level=3) for title, shown in kinds.items()
   ]
-  return [html.section('Images', html.paragraph(_IMAGES), *shown)]
+  return [html.section('Images', html.paragraph(_IMAGES), *sections)]
 
 
-def _cards(found):
-  maps = pictures.error_map(found.originals, found.reconstructions)
+def _cards(shown):
+  maps = pictures.error_map(shown.originals, shown.reconstructions)
   names = ('original', 'reconstruction', 'error')
-  for i, position in enumerate(found.positions):
-    images = (found.originals[i], found.reconstructions[i], maps[i])
-    caption = f'image {position}, PSNR {decibels(found.psnr[i])}'
+  for i, position in enumerate(shown.positions):
+    images = (shown.originals[i], shown.reconstructions[i], maps[i])
+    caption = f'image {position}, PSNR {decibels(shown.psnr[i])}'
     yield caption, list(zip(names, images, strict=True))
 
 
-def _drawings(result, lines):
-  counts = result.code_counts
+def _drawings(found):
+  counts = found.code_counts
   if counts is not None and counts.sum():
     yield html.section('Code usage', html.figures([plots.code_usage(counts)]))
-  if result.cloud is not None:
-    drawings, note = plots.clouds(result.cloud, counts)
+  if found.cloud is not None:
+    drawings, note = plots.clouds(found.cloud, counts)
     yield html.section('Latents and codes', html.figures(drawings), html.paragraph(note))
-  drawings = []
-  for title, names in _CURVES.items():
-    if found := {name: lines[name] for name in names if name in lines}:
-      drawings.append(plots.curves(title, found, _REFERENCE))
-  if drawings:
+  if drawings := [plots.curves(*drawing) for drawing in _curves(_read_curves(found.curves))]:
     yield html.section('Training', html.figures(drawings))
+
+
+def _curves(lines):
+  """(title, lines, names of those that are drawn for comparison) of every drawing of curves."""
+  titles = dict.fromkeys(metric.curve for metric in METRICS.values() if metric.curve)
+  for title in titles:
+    of = {
+      key: metric
+      for name, metric in METRICS.items()
+      for key in (name, f'eval/{name}')
+      if metric.curve == title and key in lines
+    }
+    if of:
+      baselines = tuple(key for key, metric in of.items() if metric.baseline)
+      yield title, {key: lines[key] for key in of}, baselines
 
 
 def _read_curves(path):

@@ -27,22 +27,20 @@ class Checkpoints:
   """Saves and restores the train state of one run in `directory`.
 
   Every process of a run makes one and calls `save` and `restore` with the same arguments.
-  Kept are the newest `keep` checkpoints and the one with the best `best_metric`.
+  Kept are the newest `keep` checkpoints and the one with the largest `best_metric`.
   An unfinished checkpoint, of a run that was killed while it saved, is reported and deleted.
   `read_only` touches nothing: in a run that still trains it is the one being written.
 
   Raises:
-    UserError: `keep` or `best_mode` is outside the legal values.
+    UserError: `keep` is less than 1.
   """
 
-  def __init__(self, directory, *, keep=3, best_metric='psnr', best_mode='max', read_only=False):
+  def __init__(self, directory, *, keep=3, best_metric='psnr', read_only=False):
     if keep < 1:
       raise UserError(f'The number of checkpoints to keep is {keep}; legal: at least 1.')
-    if best_mode not in ('max', 'min'):
-      raise UserError(f'The mode of the best checkpoint is {best_mode!r}; legal: max, min.')
     self._directory = Path(directory).absolute()
     self._read_only = read_only
-    self._policy = _NewestAndBest(keep, best_metric, 1 if best_mode == 'max' else -1)
+    self._policy = _NewestAndBest(keep, best_metric)
     for step in _steps(self._directory):
       with contextlib.suppress(OSError, ValueError):  # Damaged: `restore` reports it.
         self._policy.score(step, _read(self._directory / str(step))['metrics'])
@@ -175,28 +173,6 @@ class Checkpoints:
     self._manager.reload()
 
 
-def read_record(directory, step: int | None = None) -> dict:
-  """Reads what `restore` gives as the record, the newest unless `step` says which, alone.
-
-  Raises:
-    UserError: there is no checkpoint, or not this one, or its record is damaged.
-  """
-  directory = Path(directory).absolute()
-  steps = _steps(directory)
-  if not steps:
-    raise UserError(f'{directory} has no checkpoint; train first, or name another folder.')
-  if step is None:
-    step = steps[-1]
-  _require(step, steps, directory)
-  try:
-    return _read(directory / str(step))['record']
-  except (OSError, ValueError) as error:
-    raise UserError(
-      f'The checkpoint {directory / str(step)} is damaged ({_brief(error)}); name another step of '
-      f'{steps}, or resume the training, which moves it aside.'
-    ) from error
-
-
 @dataclasses.dataclass
 class _NewestAndBest:
   """Which checkpoints stay, for Orbax to ask.
@@ -207,14 +183,13 @@ class _NewestAndBest:
 
   keep: int
   metric: str
-  sign: int
   scores: dict[int, float] = dataclasses.field(default_factory=dict)
 
   def score(self, step, metrics):
     self.scores.pop(step, None)  # Of an attempt that failed.
     value = metrics.get(self.metric, math.nan)
     if math.isfinite(value):
-      self.scores[step] = self.sign * value
+      self.scores[step] = value
 
   def best(self, steps):
     scored = [step for step in steps if step in self.scores]

@@ -25,6 +25,7 @@ FREE = (
   'data.eval_path',
   'data.threads',
   'data.prefetch',
+  'optimizer.name',  # a field of version 0.1, always adam
 )
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +90,6 @@ class RunWriter:
     self._events.add_image(name, image, step, dataformats='HWC')
     self._events.flush()
 
-  def text(self, name: str, text: str):
-    """Writes a Markdown text to TensorBoard."""
-    if self._enabled:
-      self._events.add_text(name, text, 0)
-
   def close(self):
     """Flushes and closes the files."""
     if self._enabled:
@@ -133,17 +129,13 @@ class Progress:
     paused = self._clock() - begin
     self._first, self._last = ((step, at + paused) for step, at in (self._first, self._last))
 
-  def line(self, step: int, scalars: dict) -> str:
-    """Returns `step 120/600 | loss 0.1234 | usage 43% | 38.2 images/s | 0:03:20 left`.
-
-    Shows `scalars` in their order; `usage` is a share in [0, 1].
-    """
+  def line(self, step: int, words: Iterable[str] = ()) -> str:
+    """Returns `step 120/600 | WORDS | 38.2 images/s | 0:03:20 left`, words joined likewise."""
     now = (step, self._clock())
     seconds = _seconds_per_step(self._last, now)
     self.images_per_second = self._batch_size / seconds if seconds else None
     self._last = now
-    parts = [f'step {step}/{self._total_steps}']
-    parts += [_word(name, float(value)) for name, value in scalars.items()]
+    parts = [f'step {step}/{self._total_steps}', *words]
     if self.images_per_second:
       parts.append(f'{self.images_per_second:.1f} images/s')
     if seconds := _seconds_per_step(self._first, now):
@@ -171,7 +163,7 @@ class ImageProgress:
       self._progress.start(self._done)
     if self._clock() - self._logged >= self._seconds or self._done == self._total:
       self._logged = self._clock()
-      line = self._progress.line(self._done, {}).removeprefix('step ')
+      line = self._progress.line(self._done).removeprefix('step ')
       logging.getLogger('vqjax').info('images %s', line)
 
 
@@ -179,14 +171,6 @@ def _seconds_per_step(begin, end):
   """Mean seconds a step between two (step, time), or None if there was no step."""
   steps = end[0] - begin[0]
   return (end[1] - begin[1]) / steps if steps else None
-
-
-def _word(name, value):
-  if name == 'usage':
-    return f'{name} {value:.0%}'
-  if name == 'perplexity':
-    return f'{name} {value:.0f}'
-  return f'{name} {value:.4g}'
 
 
 def _drop_lines_after(path, step):

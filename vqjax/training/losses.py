@@ -1,37 +1,7 @@
-"""Terms of the objective: what a reconstruction is compared by, the GAN, and their balance."""
+"""The GAN's losses and regularisers, and the weight that balances them with the reconstruction."""
 
 import jax
 import jax.numpy as jnp
-
-
-def _per_image(values):
-  """Mean over all but the first axis: [B ...] -> [B]."""
-  return jnp.mean(values, axis=tuple(range(1, values.ndim)))
-
-
-def l1(x, y):
-  """Mean absolute difference of each image: [B ...], [B ...] -> [B]."""
-  return _per_image(jnp.abs(x - y))
-
-
-def l2(x, y):
-  """Mean squared difference of each image: [B ...], [B ...] -> [B]."""
-  return _per_image(jnp.square(x - y))
-
-
-def cross_entropy(labels, logits):
-  """`-log softmax(logits)[label]`: int32 [B], [B L] -> [B] in nats; NaN for a label outside 0..L-1.
-
-  NaN and not an error: labels are known only while the step runs. It stops the training loop.
-  """
-  outside = (labels < 0) | (labels >= logits.shape[-1])
-  picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1, mode='clip')
-  return jnp.where(outside, jnp.nan, -picked[:, 0])
-
-
-def accuracy(labels, logits):
-  """1 where the largest logit is the label's, else 0: int32 [B], [B L] -> [B]."""
-  return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
 def hinge_discriminator(real, fake):
@@ -102,8 +72,6 @@ def lecam(real, fake, average_real, average_fake):
   return jnp.mean(jnp.square(above)) + jnp.mean(jnp.square(below))
 
 
-# Of what the decoder puts out: (target, output) -> [B].
-RECONSTRUCTION = {'l1': l1, 'l2': l2, 'cross_entropy': cross_entropy}
 DISCRIMINATOR = {
   'hinge': hinge_discriminator,
   'softplus': softplus_discriminator,

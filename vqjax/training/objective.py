@@ -11,19 +11,6 @@ from vqjax.training.recipe import Recipe
 from vqjax.training.state import Network
 
 
-def reconstruction_terms(recipe: Recipe, target, y):
-  """Unweighted terms by name and their weighted sum, for each of B: ({name: [B]}, [B]).
-
-  `y` are images in the model's range and `target` likewise [B H W C]; where the tokenizer
-  classifies, `y` are logits [B L], `target` labels int32 [B], and `accuracy` is among the terms.
-  """
-  terms = {name: losses.RECONSTRUCTION[name](target, y) for name in recipe.weights}
-  total = sum(recipe.weights[name] * term for name, term in terms.items())
-  if recipe.tokenizer.classifies:
-    terms['accuracy'] = losses.accuracy(target, y)
-  return terms, total + jnp.zeros(y.shape[0])
-
-
 def generator_gradient(
   recipe: Recipe,
   forward,
@@ -42,7 +29,7 @@ def generator_gradient(
     recipe: weights and choices of the terms.
     forward: params -> ((y, the quantizer's loss []), anything).
     params: what to differentiate by.
-    target: what y is compared with, see `reconstruction_terms`.
+    target: what y is compared with, see `Task.compare`.
     last_kernel: gradient -> the part of it that the adaptive weight looks at.
     opponent: the discriminator; None without the GAN term.
     perceptual: parameters of `recipe.perceptual`, where the recipe has it.
@@ -128,7 +115,7 @@ def judge(recipe: Recipe, discriminator: Network, params, images):
 
 def _nll(recipe, target, y, perceptual):
   """The terms that compare with the target: (weighted sum [], metrics [] by name)."""
-  terms, total = reconstruction_terms(recipe, target, y)
+  terms, total = recipe.task.compare(recipe.loss_weights, target, y)
   if recipe.perceptual is not None:
     # A constant: as an argument of the step it is neither in the program nor in a checkpoint.
     perceptual = {'params': jax.lax.stop_gradient(perceptual)}

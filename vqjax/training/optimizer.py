@@ -37,8 +37,6 @@ def build(config, *, freeze=(), **units):
     UserError: a value outside the legal ones.
   """
   schedule = _schedule(config, units)
-  if config.name != 'adam':
-    raise UserError(f'config.optimizer.name is {config.name!r}; legal: adam.')
   if config.weight_decay_on not in ('all', 'kernels'):
     raise UserError(
       f'config.optimizer.weight_decay_on is {config.weight_decay_on!r}; legal: all, kernels.'

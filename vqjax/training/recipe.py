@@ -11,6 +11,7 @@ import optax
 from vqjax import networks, tokenizer
 from vqjax.errors import UserError
 from vqjax.networks import stylegan
+from vqjax.task import CLASSIFICATION, RECONSTRUCTION, Task, task_of
 from vqjax.training import durations, losses, optimizer
 
 MAX_CODES = 2**22  # a token, whose use every training step counts
@@ -52,7 +53,7 @@ class Recipe:
   tokenizer: tokenizer.Tokenizer
   optimizer: optax.GradientTransformation
   schedule: Callable  # step -> learning rate
-  weights: dict[str, float]  # of the terms in losses.RECONSTRUCTION
+  loss_weights: dict[str, float]  # of the losses of `task`
   quantizer_weight: float
   perceptual: networks.LPIPS | None = None
   perceptual_weight: float = 0.0
@@ -62,8 +63,9 @@ class Recipe:
   ema_decay: float = 0.0
 
   @property
-  def num_codes(self):
-    return self.tokenizer.quantizer.num_codes
+  def task(self) -> Task:
+    """What the tokenizer's output is compared with."""
+    return task_of(self.tokenizer)
 
   def stage(self, step: int) -> Stage:
     """What of the GAN takes part in the step that follows `step` steps."""
@@ -139,7 +141,7 @@ def build(config, num_examples=None) -> Recipe:
     tokenizer=model,
     optimizer=transformation,
     schedule=schedule,
-    weights=_terms(config.loss),
+    loss_weights=task_of(model).weights(config.loss),
     quantizer_weight=config.loss.quantizer,
     perceptual=networks.LPIPS(config.loss.perceptual_net, dtype=jnp.dtype(config.model.dtype))
     if config.loss.perceptual
@@ -152,31 +154,15 @@ def build(config, num_examples=None) -> Recipe:
   )
 
 
-def for_evaluation(config) -> Recipe:
-  """What an evaluation needs of a recipe: the tokenizer, and the terms that `rec_loss` sums.
-
-  The `model`, `quantizer` and `loss` parts of a config are enough.
-  """
-  return Recipe(
-    tokenizer=tokenizer.build(config.model.to_dict(), config.quantizer.to_dict()),
-    optimizer=None,
-    schedule=None,
-    weights=_terms(config.loss),
-    quantizer_weight=0.0,
-  )
-
-
-def _terms(loss):
-  return {name: loss[name] for name in losses.RECONSTRUCTION if loss.get(name)}
-
-
 def _check_loss(config, model):
-  """Cross entropy is for a classifier, and all that compares images for the others."""
-  terms = {f'loss.{name}': config.loss[name] for name in (*losses.RECONSTRUCTION, 'perceptual')}
+  """Refuses losses of another task, and an objective without any."""
+  task, every = task_of(model), (*RECONSTRUCTION.losses, *CLASSIFICATION.losses)
+  terms = {f'loss.{name}': config.loss[name] for name in (*every, 'perceptual')}
   terms['gan.weight'] = config.gan.weight
-  right = [name for name in terms if (name == 'loss.cross_entropy') == model.classifies]
+  of_images = ('loss.perceptual', 'gan.weight') if task.makes_images else ()
+  right = [*(f'loss.{name}' for name in task.losses), *of_images]
   if wrong := [name for name in terms if terms[name] and name not in right]:
-    kind = 'a classifier' if model.classifies else 'no classifier'
+    kind = 'no classifier' if task.makes_images else 'a classifier'
     raise UserError(
       f'config.{wrong[0]} is {terms[wrong[0]]}, but config.model.network is '
       f'{config.model.network!r}, {kind}; set it to 0 and use {", ".join(right)}.'

@@ -1,4 +1,4 @@
-"""The training and evaluation steps: pure functions, jitted by the caller.
+"""The training step: a pure function, jitted by the caller.
 
 Order of a training step, as taming-transformers has it: the generator's update; then the
 discriminator's. Gradient accumulation runs the micro-batches of a phase one after the other: an EMA
@@ -10,10 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vqjax.evaluation import metrics
 from vqjax.quantizers import code_counts, replace_dead_codes
 from vqjax.quantizers import seed_codebooks as seed_quantizer
-from vqjax.tokenizer import to_uint8
 from vqjax.training import objective
 from vqjax.training.recipe import Recipe, Stage
 from vqjax.training.state import Network, TrainState
@@ -22,7 +20,7 @@ from vqjax.training.state import Network, TrainState
 def train_step(recipe: Recipe, state: TrainState, batch, *, stage: Stage, perceptual=None):
   """One optimizer step on {'image': uint8 [B H W 3], 'label': int32 [B]}: (state, metrics).
 
-  Labels are looked at only where the tokenizer classifies.
+  Labels are looked at by a classifier only.
 
   `stage` is `recipe.stage(state.step)`. It is static: a `lax.cond` on the step would keep the
   discriminator in every program, and XLA runs convolutions inside branches and loops without its
@@ -107,30 +105,6 @@ def seed_codebooks(recipe: Recipe, state: TrainState, images) -> TrainState:
   )
 
 
-def eval_step(recipe: Recipe, params, variables, batch):
-  """Reconstructs {'image': uint8 [B H W 3], 'label': int32 [B], 'mask': bool [B]}.
-
-  Returns:
-    (originals, reconstructions, per-image values float32 [B] by name, tokens [B T]). Originals are
-    uint8, reconstructions float32, 0 for black and 1 for white and not clipped, [B H W 3] both; of
-    a classifier both are None. `rec_loss` is the objective's pixel term in the model's range, or
-    its cross entropy; a classifier has `accuracy` too. What masked images get is to be ignored.
-  """
-  model, images, mask = recipe.tokenizer, batch['image'], batch['mask']
-  y, quantized = model.apply(
-    {'params': params, **variables}, model.normalize(images), train=False, mask=mask
-  )
-  tokens = quantized.indices.reshape(images.shape[0], -1)
-  terms, rec_loss = objective.reconstruction_terms(recipe, _target(recipe, batch), y)
-  values = {'rec_loss': rec_loss}
-  if model.classifies:
-    return None, None, values | {'accuracy': terms['accuracy']}, tokens
-  mean_color = jnp.mean(images.astype(jnp.float32) / 255, axis=(1, 2), keepdims=True)
-  mean_color = jnp.broadcast_to(to_uint8(mean_color), images.shape)
-  values['psnr_mean_color'] = metrics.psnr(images, mean_color)
-  return images, model.denormalize(y, clip=False), values, tokens
-
-
 def _generator_gradient(recipe, generator, opponent, perceptual, batch, key):
   """Gradient of one micro-batch: (gradient, variables of both networks, (metrics, images))."""
 
@@ -142,7 +116,7 @@ def _generator_gradient(recipe, generator, opponent, perceptual, batch, key):
     recipe,
     forward,
     generator.params,
-    _target(recipe, batch),
+    recipe.task.target(recipe.tokenizer, batch),
     last_kernel=lambda tree: _last_kernel(recipe, tree),
     opponent=opponent,
     perceptual=perceptual,
@@ -150,7 +124,7 @@ def _generator_gradient(recipe, generator, opponent, perceptual, batch, key):
   scalars |= {
     # Usage and perplexity are computed from the counts of all steps between two log lines.
     **{n: v for n, v in quantized.metrics.items() if n not in ('usage', 'perplexity', 'codebook')},
-    'code_counts': code_counts(quantized.indices.reshape(-1), recipe.num_codes),
+    'code_counts': code_counts(quantized.indices.reshape(-1), recipe.tokenizer.quantizer.num_codes),
   }
   return gradient, (variables, opponent_variables), (scalars, y)
 
@@ -164,12 +138,6 @@ def _reconstruct(recipe, params, variables, batch, key):
     mutable=list(variables),
     rngs=dict(zip(('vq', 'dropout'), jax.random.split(key), strict=True)),
   )
-
-
-def _target(recipe, batch):
-  """What the decoder's output is compared with."""
-  model = recipe.tokenizer
-  return batch['label'] if model.classifies else model.normalize(batch['image'])
 
 
 def _last_kernel(recipe, tree):

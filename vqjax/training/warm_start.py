@@ -52,7 +52,7 @@ def _discriminator(recipe, state, path, published):
     return _with(network, convert.discriminator_from(published, module, wanted, path) | kept)
   params = wanted.pop('params')
   wanted = {'discriminator': {'params': params, **({'variables': wanted} if wanted else {})}}
-  found, _ = pretrained.read_part(path, wanted, recipe.tokenizer.best_metric)
+  found, _ = pretrained.read_part(path, wanted, recipe.task.best_metric)
   found = found['discriminator']
   return _with(network, {'params': found['params'], **found.get('variables', {}), **kept})
 

@@ -1,0 +1,114 @@
+"""The evaluation of one batch: reconstruct, compare, and bring what was found to the host."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vqjax import sharding
+from vqjax.evaluation import metrics, scoring
+from vqjax.evaluation.results import Found
+from vqjax.task import task_of
+from vqjax.tokenizer import Tokenizer, to_uint8
+
+Batch = Mapping[str, Any]
+
+
+def eval_step(
+  model: Tokenizer, loss_weights: Mapping[str, float], params: Any, variables: Any, batch: Batch
+) -> tuple[jax.Array | None, jax.Array | None, dict[str, jax.Array], jax.Array]:
+  """Reconstructs {'image': uint8 [B H W 3], 'label': int32 [B], 'mask': bool [B]}.
+
+  Args:
+    model: the tokenizer.
+    loss_weights: of the losses that `rec_loss` sums, by name; see `Task`.
+    params: of the tokenizer.
+    variables: its other collections.
+    batch: what masked images get is to be ignored.
+
+  Returns:
+    (originals, reconstructions, per-image values float32 [B] by name, tokens [B T]). Originals are
+    uint8, reconstructions float32, 0 for black and 1 for white and not clipped, [B H W 3] both; of
+    a classifier both are None. `rec_loss` is the objective's pixel term in the model's range, or
+    its cross entropy; a classifier has `accuracy` too.
+  """
+  task, images, mask = task_of(model), batch['image'], batch['mask']
+  y, quantized = model.apply(
+    {'params': params, **variables}, model.normalize(images), train=False, mask=mask
+  )
+  tokens = quantized.indices.reshape(images.shape[0], -1)
+  terms, rec_loss = task.compare(loss_weights, task.target(model, batch), y)
+  values = {'rec_loss': rec_loss} | {name: terms[name] for name in task.watched}
+  if not task.makes_images:
+    return None, None, values, tokens
+  mean_color = jnp.mean(images.astype(jnp.float32) / 255, axis=(1, 2), keepdims=True)
+  mean_color = jnp.broadcast_to(to_uint8(mean_color), images.shape)
+  values['psnr_mean_color'] = metrics.psnr(images, mean_color)
+  return images, model.denormalize(y, clip=False), values, tokens
+
+
+def make_eval_step(
+  model: Tokenizer,
+  loss_weights: Mapping[str, float],
+  mesh: jax.sharding.Mesh,
+  *,
+  network_params: Mapping[str, Any] | None = None,
+  rounding: str = 'uint8',
+) -> Callable[[Any, Any, Batch], Found]:
+  """The evaluation of a process's own batch, jitted: a function of (params, variables, batch).
+
+  Args:
+    model: the tokenizer.
+    loss_weights: of the losses that `rec_loss` sums, by name.
+    mesh: of the devices.
+    network_params: as `scoring.load_network_params` gives them; None for PSNR and SSIM alone, which
+      are what training looks at.
+    rounding: of reconstructions before they are compared, a name in `scoring.ROUNDINGS`.
+  """
+
+  def step(network_params, params, variables, batch):
+    images, y, values, tokens = eval_step(model, loss_weights, params, variables, batch)
+    found = {'mask': batch['mask'], 'values': values, 'tokens': tokens}
+    if images is not None:
+      y = scoring.ROUNDINGS[rounding](y)
+      found['images'] = images, y
+      if network_params is None:
+        quick = {'psnr', 'ssim'} - scoring.missing({}, images.shape[1:3]).keys()
+        values |= {name: scoring.PIXELS[name](images, y) for name in quick}
+      else:
+        more, seen = scoring.score(network_params, images, y)
+        values |= more
+        found |= seen
+    return found
+
+  return _on(mesh, step, network_params)
+
+
+def make_pair_step(
+  mesh: jax.sharding.Mesh, network_params: Mapping[str, Any]
+) -> Callable[[Batch], Found]:
+  """Likewise of pairs {'original', 'reconstruction', 'mask'}: a function of the batch alone."""
+
+  def step(network_params, batch):
+    images = batch['original'], batch['reconstruction']
+    values, seen = scoring.score(network_params, *images)
+    return {'mask': batch['mask'], 'values': values, 'images': images, **seen}
+
+  return _on(mesh, step, network_params)
+
+
+def _on(mesh, step, network_params):
+  """`step` jitted for the mesh; its last argument is a process's own part of a batch.
+
+  Results are copied to every device, so that any process has all of them.
+  """
+  jitted = jax.jit(step, out_shardings=sharding.replicated(mesh))
+  if network_params is not None:
+    network_params = jax.device_put(network_params, sharding.replicated(mesh))
+
+  def on_host(*args):
+    *others, local = args
+    return jax.device_get(jitted(network_params, *others, sharding.put_batch(mesh, local)))
+
+  return on_host

@@ -1,0 +1,180 @@
+"""Every number that a run or an evaluation reports: one row each, read by all that show numbers.
+
+The rows stand in the order in which numbers are shown. `evaluation.scoring` computes those of
+images, `evaluation.totals` adds them up and computes those of whole sets; the training step makes
+the terms of the objective.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+
+from vqjax.evaluation import metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+  """One number.
+
+  Attributes:
+    meaning: its definition and protocol, shown beside it; '' of a number that no evaluation has.
+    better: which of two values is better, where that can be said.
+    of_pixels: what computes it from originals and reconstructions, uint8 or float in [0, 1]
+      [B H W 3]: float32 [B], of which the mean over images is reported.
+    network: name in `vqjax.weights` of the network that it needs, or ''.
+    words: how a line of the log says it, a format string; '': by name, with four digits.
+    lines: the lines of the log that it stands in: that of the progress of training, and that of a
+      look at held-out images.
+    curve: title of the drawing in the report that shows its course over training, or ''.
+    baseline: whether it is there for comparison, and drawn so.
+  """
+
+  meaning: str = ''
+  better: Literal['higher', 'lower', ''] = ''
+  of_pixels: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+  network: str = ''
+  words: str = ''
+  lines: tuple[Literal['progress', 'held out'], ...] = ()
+  curve: str = ''
+  baseline: bool = False
+
+
+_PROGRESS, _HELD_OUT, _BOTH = ('progress',), ('held out',), ('progress', 'held out')
+_INCEPTION = 'inception'
+
+METRICS = {
+  # Terms of the objective, as the training step reports them.
+  'loss': Metric(lines=_PROGRESS, curve='loss'),
+  # Of images. `l1` and `l2` of a training step are terms too, in the model's range.
+  'psnr': Metric(
+    'dB, RGB, mean over images',
+    'higher',
+    metrics.psnr,
+    words='PSNR {:.2f} dB',
+    lines=_HELD_OUT,
+    curve='held-out PSNR, dB',
+  ),
+  'psnr_mean_color': Metric(
+    "PSNR of an image of each original's own mean colour, for comparison",
+    words='of the mean colour alone {:.2f}',
+    lines=_HELD_OUT,
+    curve='held-out PSNR, dB',
+    baseline=True,
+  ),
+  'ssim': Metric(
+    'RGB, Gaussian window (sigma 1.5, 11 taps), mean over images',
+    'higher',
+    metrics.ssim,
+    words='SSIM {:.3f}',
+    lines=_HELD_OUT,
+  ),
+  'psnr_luma': Metric(
+    "dB, BT.601 studio-swing luma, mean over images: OptVQ's tables", 'higher', metrics.psnr_luma
+  ),
+  'ssim_luma': Metric(
+    "luma of YIQ rounded to 8 bits, the same window, mean over images: OptVQ's tables",
+    'higher',
+    metrics.ssim_luma,
+  ),
+  'l1': Metric(
+    'mean absolute error, pixels in [0, 1]',
+    'lower',
+    metrics.l1,
+    lines=_PROGRESS,
+    curve='loss',
+  ),
+  'l2': Metric(
+    'mean squared error, pixels in [0, 1]',
+    'lower',
+    metrics.l2,
+    lines=_PROGRESS,
+    curve='loss',
+  ),
+  'perceptual': Metric(lines=_PROGRESS, curve='loss'),
+  'cross_entropy': Metric(lines=_PROGRESS, curve='loss'),
+  'quantizer': Metric(curve='loss'),
+  'accuracy': Metric(
+    'fraction of images whose largest logit is that of their class',
+    'higher',
+    words='accuracy {:.1%}',
+    lines=_BOTH,
+    curve='accuracy',
+  ),
+  'lpips': Metric('AlexNet, version 0.1, mean over images', 'lower', network='lpips_alex'),
+  'lpips_vgg': Metric('VGG16, version 0.1, mean over images', 'lower', network='lpips_vgg'),
+  'rfid': Metric(
+    'Frechet distance of Inception-v3 pool3 features; images resized to 299 x 299, bilinear '
+    'without antialiasing; covariance over N - 1',
+    'lower',
+    network=_INCEPTION,
+  ),
+  'inception_score': Metric(
+    'of the reconstructions, in one part; Inception-v3, logits without bias',
+    'higher',
+    network=_INCEPTION,
+  ),
+  'rec_loss': Metric(
+    "pixel term of the objective in the model's range, before rounding; or cross entropy"
+  ),
+  # Terms of the quantizer and of the GAN, as the training step reports them.
+  'commitment': Metric(lines=_PROGRESS, curve='quantizer terms'),
+  'codebook': Metric(curve='quantizer terms'),
+  'entropy': Metric(curve='quantizer terms'),
+  'sample_entropy': Metric(curve='quantizer terms'),
+  'code_entropy': Metric(curve='quantizer terms'),
+  'generator': Metric(lines=_PROGRESS, curve='discriminator'),
+  'discriminator': Metric(curve='discriminator'),
+  'r1': Metric(curve='discriminator'),
+  'gan_weight': Metric(lines=_PROGRESS, curve='discriminator'),
+  # Of codes.
+  'usage': Metric(
+    'fraction of codes that occur in the whole set',
+    'higher',
+    words='usage {:.0%}',
+    lines=_BOTH,
+    curve='usage',
+  ),
+  'usage_65536_tokens': Metric(
+    'fraction of codes that occur in 65,536 consecutive tokens, mean', 'higher'
+  ),
+  'usage_256_images': Metric(
+    'fraction of codes that occur in 256 consecutive images, mean', 'higher'
+  ),
+  'perplexity': Metric(
+    'exp of the entropy of the code frequencies over the whole set',
+    words='perplexity {:.0f}',
+    lines=_PROGRESS,
+    curve='perplexity',
+  ),
+  'dead': Metric(lines=_PROGRESS, curve='usage'),
+  'token_entropy': Metric('bits a token, of the code frequencies over the whole set'),
+  'bits_per_pixel': Metric('tokens an image times log2 of the number of codes, by pixels'),
+}
+
+
+def line(kind: Literal['progress', 'held out'], values) -> list[str]:
+  """The numbers of `values`, {name: number}, that stand in a line of the log, in words."""
+  return [
+    (metric.words or f'{name} {{:.4g}}').format(values[name])
+    for name, metric in METRICS.items()
+    if kind in metric.lines and values.get(name) is not None
+  ]
+
+
+def in_table(value: float | None) -> str:
+  """A number as a table shows it: four decimals, or four digits where it is small."""
+  if value is None:
+    return 'null'
+  if isinstance(value, int):
+    return str(value)
+  if not math.isfinite(value):
+    return 'not a number' if math.isnan(value) else 'infinite'
+  return f'{value:.4g}' if 0 < abs(value) < 0.1 else f'{value:.4f}'
+
+
+def decibels(psnr: float) -> str:
+  """A PSNR as it stands below an image."""
+  return f'{psnr:.2f} dB' if math.isfinite(psnr) else in_table(float(psnr))

@@ -1,0 +1,55 @@
+"""What a run trains, as the training loop sees it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+
+class Look(NamedTuple):
+  """What a look at held-out data found."""
+
+  numbers: dict[str, float]  # by name, see `evaluation.table`
+  pictures: dict[str, np.ndarray]  # by name, uint8 [H W 3]
+
+
+class Batches(Iterator[Any], Protocol):
+  """Batches of one process, without end."""
+
+  def close(self) -> None:
+    """Stops the threads behind them."""
+
+
+class Experiment(Protocol):
+  """What train.py trains: it loops, logs and saves, and asks this for all the rest.
+
+  Whatever is wrong with the config or the data is raised while an experiment is made, before
+  anything is written.
+
+  Attributes:
+    total_steps: length of the run.
+    num_examples: size of the training set.
+    best_metric: the held-out number that ranks checkpoints; the larger, the better.
+    abstract_state: shapes, dtypes and shardings of the state, for a checkpoint to be restored to.
+  """
+
+  total_steps: int
+  num_examples: int
+  best_metric: str
+  abstract_state: Any
+
+  def start(self) -> Any:
+    """The state before the first step."""
+
+  def batches(self, examples_seen: int) -> Batches:
+    """Training batches of this process, from where a run stands that has seen so many examples."""
+
+  def step(self, state: Any, batch: Any, step: int) -> tuple[Any, Mapping[str, jax.Array]]:
+    """One optimizer step, number `step` of the run: (state, float32 scalars by name).
+
+    The state that is given is donated. Beside scalars there may be `code_counts` [K].
+    """
+
+  def look(self, state: Any) -> Look:
+    """Looks at held-out data."""

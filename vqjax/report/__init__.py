@@ -1,1 +1,1 @@
-"""What an evaluation found, as files: pages, plots and pictures."""
+"""What an evaluation found, as files to look at: `report` writes them, of `html` and `plots`."""

@@ -1,4 +1,4 @@
-"""Discriminators: sizes and properties; tests/training/test_golden_losses.py has the reference's values."""
+"""Sizes and properties of discriminators; test_golden_losses.py has the reference's values."""
 
 import jax
 import jax.numpy as jnp

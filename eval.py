@@ -325,4 +325,10 @@ if __name__ == '__main__':
       **shared,
     )
 
-  commands.run(main)
+  commands.run(
+    commands.Program(
+      main,
+      interrupted='run the same command again',
+      memory='fewer images at a time need less: --batch_size=N',
+    )
+  )

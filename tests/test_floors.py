@@ -17,7 +17,7 @@ FLOORS = (
   ('tokenizer', 'sharding', 'tensor_files', 'runs', 'commands', 'data'),
   ('weights', 'convert', 'pretrained', 'evaluation'),
   ('report', 'training'),
-  ('compare', 'export', 'reconstruct', 'tokenize'),
+  ('compare', 'export', 'reconstruct', 'tokenize', '__main__'),
 )
 ORDER = [name for names in FLOORS for name in names]
 FLOOR = {name: i for i, name in enumerate(ORDER)}

@@ -8,12 +8,12 @@ from golden_data import CHECKPOINTS, checkpoint
 from safetensors.numpy import load_file
 
 import vqjax
-from vqjax import convert, pretrained, tensor_files, tokenizer
+from vqjax import commands, convert, pretrained, tensor_files, tokenizer
 from vqjax.convert import __main__ as command
 from vqjax.convert import hub
 from vqjax.errors import UserError
+from vqjax.export import COMMAND as EXPORT
 from vqjax.export import export
-from vqjax.export import main as export_main
 
 LDM = 'tiny_ok' if 'tiny_ok' in CHECKPOINTS else 'ldm_vq_f4_a'
 
@@ -35,10 +35,11 @@ def test_export_gives_back_every_tensor(name):
     assert all(np.shape(tree[key]) == tensors[key].shape for tree in theirs if 'used' not in key)
 
 
+@pytest.mark.usefixtures('restored_loggers')
 def test_the_commands_from_a_file_to_a_file(tmp_path, capsys):
   path, io, _ = checkpoint(LDM)
   run, out = tmp_path / 'run', tmp_path / 'out.safetensors'
-  command.main([str(path), f'--out={run}'])
+  commands.run(command.COMMAND, [str(path), f'--out={run}'])
   said = capsys.readouterr().out
   assert 'is a checkpoint of vqgan' in said
   assert said.endswith(f'next: python eval.py --workdir={run} --data_path=FOLDER\n')
@@ -46,15 +47,15 @@ def test_the_commands_from_a_file_to_a_file(tmp_path, capsys):
   assert (tok.source, tok.step) == (str(run), 0)
   x = io['x'] * 0.5 + 0.5
   np.testing.assert_array_equal(tok.encode(x), io['indices'])
-  export_main([str(run), '--format=vqgan', f'--out={out}'])
+  commands.run(EXPORT, [str(run), '--format=vqgan', f'--out={out}'])
   tensors = load_file(out)
   for key, tensor in convert.open_published(path).tensors.items():
     np.testing.assert_array_equal(tensors[key], tensor)
   np.testing.assert_array_equal(vqjax.load(out).encode(x), io['indices'])
   with pytest.raises(SystemExit, match='holds a run already; choose another --out'):
-    command.main([str(path), f'--out={run}'])
+    commands.run(command.COMMAND, [str(path), f'--out={run}'])
   with pytest.raises(SystemExit, match=r'none that a published system can run \(llamagen: '):
-    export_main([str(run), '--format=llamagen', f'--out={out}'])
+    commands.run(EXPORT, [str(run), '--format=llamagen', f'--out={out}'])
 
 
 def test_a_network_with_other_norms_is_not_exported():

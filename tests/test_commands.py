@@ -260,7 +260,7 @@ def test_every_command_is_declared_alike(name, capsys):
   assert usage.startswith(program)
   assert declared.example.startswith(program)
   args = declared.parse(declared.example.split()[3:])
-  assert set(re.findall(r'--(\w+)=', usage)) <= vars(args).keys() | {'shards'}
+  assert set(re.findall(r'--(\w+)=', usage)) <= vars(args).keys()
   with pytest.raises(SystemExit) as exit:
     commands.run(declared, ['--help'])
   assert exit.value.code == 0

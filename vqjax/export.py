@@ -11,8 +11,8 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 from flax import serialization, traverse_util
-from safetensors.numpy import save_file
 
 from vqjax import commands, convert, pretrained, tokenizer
 from vqjax.convert import FORMATS
@@ -50,7 +50,7 @@ def write(tensors, format, path):
   if format == 'maskgit_flax':
     path.write_bytes(serialization.to_bytes(traverse_util.unflatten_dict(tensors, '/')))
   else:
-    save_file(tensors, path, metadata={'format': 'pt'})
+    path.write_bytes(safetensors.numpy.save(tensors, {'format': 'pt'}))
 
 
 def _tensors(tok, name):

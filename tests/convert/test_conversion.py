@@ -54,6 +54,10 @@ def test_the_commands_from_a_file_to_a_file(tmp_path, capsys):
   np.testing.assert_array_equal(vqjax.load(out).encode(x), io['indices'])
   with pytest.raises(SystemExit, match='holds a run already; choose another --out'):
     commands.run(command.COMMAND, [str(path), f'--out={run}'])
+  with pytest.raises(
+    SystemExit, match=r'error: cannot write .*/no/x: No such file or directory; ch'
+  ):
+    commands.run(EXPORT, [str(run), f'--out={tmp_path}/no/x'])
   with pytest.raises(SystemExit, match=r'none that a published system can run \(llamagen: '):
     commands.run(EXPORT, [str(run), '--format=llamagen', f'--out={out}'])
 

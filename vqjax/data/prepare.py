@@ -1,10 +1,10 @@
 """Packs a folder of images, or the ImageNet tars, into ArrayRecord shards.
 
-python -m vqjax.data.prepare IMAGES SHARDS [--shards=16]
+python -m vqjax.data.prepare IMAGES OUT [--shards=16]
 
 IMAGES is a folder of images, either with train/ and val/ in it or without, in which case a fixed
 share is held out. Or it is the folder to which ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar
-were downloaded; they are read as they are, without unpacking them. SHARDS is the folder to write.
+were downloaded; they are read as they are, without unpacking them. OUT is the folder to write.
 Images are copied byte for byte. The shards of a split get their final names together, when all of
 them are complete.
 """
@@ -142,17 +142,15 @@ def _arguments(parser):
   parser.add_argument(
     'images', metavar='IMAGES', type=pathlib.Path, help='folder of images, or of ImageNet tars'
   )
-  parser.add_argument('shards', metavar='SHARDS', type=pathlib.Path, help='folder for the shards')
-  parser.add_argument(
-    '--shards', dest='count', type=int, default=16, help='files per split (%(default)s)'
-  )
+  parser.add_argument('out', metavar='OUT', type=pathlib.Path, help='folder for the shards')
+  parser.add_argument('--shards', type=int, default=16, help='files per split (%(default)s)')
 
 
 def _main(args):
-  prepare(args.images, args.shards, args.count)
+  prepare(args.images, args.out, args.shards)
   print(
     'next: python train.py --config=configs/NAME.py --config.data.source=array_record'
-    f' --config.data.path={args.shards}'
+    f' --config.data.path={args.out}'
   )
 
 

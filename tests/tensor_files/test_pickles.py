@@ -104,6 +104,14 @@ def test_nothing_real_is_given_state(tmp_path, name):
       tensor_files.read(path)
 
 
+def test_a_tensor_is_not_the_storage_of_another(tmp_path):
+  repeated = write.tensor('a', ONES, shape=(1 << 20,), stride=(0,))
+  beyond = repeated + write.integer(0) + write.numbers([1 << 20]) + write.numbers([1])
+  body = write.mapping({'x': write.call('torch._utils', '_rebuild_tensor', beyond)})
+  with pytest.raises(UserError, match='a tensor without a storage'):
+    tensor_files.read(write.write_zip(tmp_path / 'x', body, {'a': ONES}))
+
+
 def test_records_have_state_and_items_however_they_were_made(tmp_path):
   of, args, state = write.named('io', 'Thing'), b'(K\x07t', write.mapping({'a': write.integer(1)})
   body = write.mapping(

@@ -7,6 +7,7 @@ come as NumPy arrays in the file's own layout; those of a zip file are views of 
 that nothing is read before it is used.
 """
 
+import io
 import json
 import mmap
 import pathlib
@@ -124,7 +125,7 @@ def _read_zip(file):
       return np.frombuffer(storages[key], dtype, size)
 
     with archive.open(pickled[0]) as stream:
-      return Unpickler(stream, storage).load()
+      return Unpickler(io.BufferedReader(stream), storage).load()
 
 
 def _read_legacy(file, size):

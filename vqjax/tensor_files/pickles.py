@@ -74,7 +74,8 @@ class Tensor(np.ndarray):
 
 def tensor(storage, offset, shape, stride, *_):
   """What torch._utils._rebuild_tensor_v2 makes: a view of a storage, bounds checked."""
-  if not isinstance(storage, np.ndarray) or storage.ndim != 1:
+  # A tensor is no storage: with a stride of zero it has more elements than there is memory behind.
+  if type(storage) is not np.ndarray or storage.ndim != 1:
     raise pickle.UnpicklingError('a tensor without a storage')
   numbers = (offset, *shape, *stride)
   if len(shape) != len(stride) or not all(isinstance(n, int) and n >= 0 for n in numbers):

@@ -22,7 +22,6 @@ from vqjax.evaluation.run import evaluate_folders, evaluate_run, save_statistics
 from vqjax.evaluation.scoring import ROUNDINGS
 from vqjax.report import report
 from vqjax.runs.folder import read_config
-from vqjax.runs.log import setup
 
 log = logging.getLogger('vqjax')
 
@@ -78,8 +77,6 @@ if __name__ == '__main__':
 
   def main():
     """Reads the flags and evaluates."""
-    setup()  # before JAX looks for devices and talks about it
-    setup(jax.process_index() == 0)
     shared = {
       'num_images': num_images_flag.value,
       'batch_size': batch_size_flag.value,
@@ -112,4 +109,10 @@ if __name__ == '__main__':
       **shared,
     )
 
-  commands.run(main)
+  commands.run(
+    commands.Program(
+      main,
+      interrupted='run the same command again',
+      memory='fewer images at a time need less: --batch_size=N',
+    )
+  )

@@ -19,7 +19,7 @@ from vqjax.errors import UserError
 from vqjax.evaluation import table
 from vqjax.runs.checkpoint import Checkpoints
 from vqjax.runs.folder import open_run, to_json
-from vqjax.runs.log import Progress, RunWriter, setup
+from vqjax.runs.log import Progress, RunWriter
 from vqjax.training import durations
 from vqjax.training.experiment import Experiment
 from vqjax.training.tokenizer_experiment import TokenizerExperiment
@@ -35,9 +35,7 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
     UserError: anything that the user can mend.
   """
   ####### Backend and devices
-  setup()  # before JAX looks for devices and talks about it
   first = jax.process_index() == 0
-  setup(first)
   backend = jax.default_backend()
   log.info(
     'backend %s, %d device(s): %s', backend, jax.device_count(), jax.devices()[0].device_kind

@@ -1,15 +1,20 @@
-"""train.py and eval.py as a user types them, and what a command makes of errors."""
+"""Commands as a user types them, and what they make of mistakes."""
 
+import importlib
 import json
+import logging
 import os
 import pathlib
+import re
 import subprocess
 import sys
+import tomllib
 
 import jax
 import pytest
 
 from vqjax import commands
+from vqjax.__main__ import MODULES
 from vqjax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -122,31 +127,167 @@ def test_a_mistake_gets_one_line(case, mistakes):
   assert sum(line.startswith('error: ') for line in stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
+ENDS = pytest.mark.parametrize(
   ('error', 'message'),
   [
-    (UserError('x is 1; legal: 2.'), 'error: x is 1; legal: 2.\n'),
+    (UserError('x is 1; legal: 2.'), 'x is 1; legal: 2.'),
     (
       jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: wanted 51 GB\nmore'),
-      'error: out of memory (RESOURCE_EXHAUSTED: wanted 51 GB); fewer images at a time need less: '
-      '--batch_size=N of eval.py, --config.batch_size=N or',
+      'out of memory (RESOURCE_EXHAUSTED: wanted 51 GB); {memory}.',
     ),
-    (KeyboardInterrupt(), 'error: interrupted; run the same command again to go on from the last'),
+    (KeyboardInterrupt(), 'interrupted; {interrupted}.'),
   ],
 )
-def test_what_a_user_can_mend_is_one_line(error, message, capsys):
+DOC = 'Does this.\n\npython -m this PLACE [--count=N]\n\nAnd that.'
+
+
+def declared(main=lambda args: None, **more):
+  def arguments(parser):
+    parser.add_argument('place', metavar='PLACE')
+    parser.add_argument('--count', type=int)
+
+  return commands.Command(DOC, arguments, main, **{'example': 'this here', **more})
+
+
+@ENDS
+@pytest.mark.usefixtures('restored_loggers')
+def test_what_a_user_can_mend_is_one_line(error, message):
+  def main(args):
+    raise error
+
+  words = {'interrupted': 'do it again', 'memory': 'take less'}
+  with pytest.raises(SystemExit) as exit:
+    commands.run(declared(main, **words), ['here'])
+  assert exit.value.code == 'error: ' + message.format(**words)  # to stderr, and status 1
+
+
+@ENDS
+@pytest.mark.usefixtures('restored_loggers')
+def test_the_programs_with_flags_end_alike(error, message, monkeypatch):
   def main():
     raise error
 
+  monkeypatch.setattr(commands.app, 'run', lambda main, argv, flags_parser: main(argv))
   with pytest.raises(SystemExit) as exit:
-    commands._reporting(main)(['program'])
-  assert exit.value.code == 1
-  assert capsys.readouterr().err.startswith(message)
+    commands.run(main, [])
+  words = {'interrupted': 'run the same command again to go on from the last checkpoint'}
+  words['memory'] = (
+    'fewer images at a time need less: --config.batch_size=N or --config.model.remat'
+  )
+  assert exit.value.code.startswith('error: ' + message.format(**words).rstrip('.'))
 
 
+@pytest.mark.usefixtures('restored_loggers')
 def test_other_errors_of_the_runtime_keep_their_traceback():
-  def main():
+  def main(args):
     raise jax.errors.JaxRuntimeError('INTERNAL: a bug')
 
   with pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL: a bug'):
-    commands._reporting(main)(['program'])
+    commands.run(declared(main), ['here'])
+
+
+@pytest.mark.parametrize(
+  ('argv', 'message'),
+  [
+    ([], 'the following arguments are required: PLACE'),
+    (['here', '--cuont=1'], 'unrecognized arguments: --cuont=1'),
+    (['here', '--coun=1'], 'unrecognized arguments: --coun=1'),
+    (['here', '--count=one'], "argument --count: invalid int value: 'one'"),
+    (['here', '--config.data.path=x'], 'unrecognized arguments: --config.data.path=x'),
+    (['--workdir=here'], 'unrecognized arguments: --workdir=here'),
+  ],
+  ids=' '.join,
+)
+def test_arguments_that_cannot_be_understood_get_one_line_and_an_example(argv, message, capsys):
+  with pytest.raises(SystemExit) as exit:
+    commands.run(declared(), argv)
+  if argv != ['--workdir=here']:  # that PLACE is missing comes first
+    assert exit.value.code == f'error: {message}; for example: this here (--help lists all).'
+  assert str(exit.value.code).startswith('error: ')
+  assert capsys.readouterr() == ('', '')
+
+
+@pytest.mark.usefixtures('restored_loggers')
+@pytest.mark.parametrize(('index', 'said'), [(0, 'hello\nmind\n'), (1, 'mind\n')])
+def test_the_first_of_several_processes_talks(index, said, monkeypatch, capsys):
+  def main(args):
+    logging.getLogger('vqjax.any').info('hello')
+    logging.getLogger('vqjax').warning('mind')
+
+  monkeypatch.setattr(jax, 'process_index', lambda: index)
+  commands.run(declared(main), ['here'])
+  assert capsys.readouterr() == (said, '')
+  monkeypatch.setattr(jax, 'process_index', lambda: pytest.fail('JAX is not needed'))
+  commands.run(declared(main, uses_jax=False), ['here'])
+  assert capsys.readouterr().out == 'hello\nmind\n'
+
+
+PIPED = """
+import logging
+from vqjax import commands
+from vqjax.__main__ import MODULES
+
+def main(args):
+  logging.getLogger('vqjax').info('hello')
+  {}
+
+commands.run(commands.Command('a.\\n\\nb', lambda parser: None, main, example='b', uses_jax=False))
+"""
+
+
+@pytest.mark.parametrize('last', ['print(123)', 'pass'])
+def test_nobody_reads_to_the_end(last):
+  reader, writer = os.pipe()
+  os.close(reader)
+  process = subprocess.run(
+    [sys.executable, '-c', PIPED.format(last)],
+    env={**os.environ, 'PYTHONUNBUFFERED': ''},
+    stdout=writer,
+    stderr=subprocess.PIPE,
+    cwd=ROOT,
+    check=False,
+  )
+  os.close(writer)
+  assert (process.returncode, process.stderr) == (1, b'')
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_every_command_is_declared_alike(name, capsys):
+  """Its usage has arguments that exist, and its example is understood."""
+  declared = importlib.import_module(MODULES[name]).COMMAND
+  program = f'python -m {MODULES[name].removesuffix(".__main__")} '
+  _, usage, *_ = declared.doc.split('\n\n')
+  assert usage.startswith(program)
+  assert declared.example.startswith(program)
+  args = declared.parse(declared.example.split()[3:])
+  assert set(re.findall(r'--(\w+)=', usage)) <= vars(args).keys()
+  with pytest.raises(SystemExit) as exit:
+    commands.run(declared, ['--help'])
+  assert exit.value.code == 0
+  said = capsys.readouterr().out
+  assert said.startswith(f'usage: {usage}\n\n{declared.doc.splitlines()[0]}\n')
+  for metavar in re.findall(r'\b[A-Z]{2,}\b', usage.split('[')[0].split(' --')[0]):
+    assert re.search(rf'^  {metavar}\b', said, re.MULTILINE), metavar
+
+
+@pytest.mark.parametrize('argv', [[], ['-h'], ['--help']], ids=str)
+def test_all_commands_are_listed_without_jax(argv):
+  code = 'import sys; from vqjax.__main__ import main; main(sys.argv[1:]); print(*sys.modules)'
+  done = command('-c', code, *argv)
+  *listed, modules = done.stdout.splitlines()
+  assert re.findall(r'^  (\w+)  +[A-Z].*\.$', '\n'.join(listed), re.MULTILINE) == [*MODULES]
+  assert not {'jax', 'numpy', 'vqjax.commands'} & set(modules.split())
+
+
+def test_another_name_is_refused_with_those_there_are():
+  done = command('-m', 'vqjax', 'train')
+  assert (done.returncode, done.stdout) == (1, '')
+  assert done.stderr == f"error: 'train' is no command; legal: {', '.join(MODULES)}.\n"
+
+
+def test_a_command_by_its_name(tmp_path):
+  done = command('-m', 'vqjax', 'compare', 'runs/none', f'--out={tmp_path}')
+  assert (done.returncode, done.stdout) == (1, '')
+  assert done.stderr.startswith('error: a comparison takes two runs or more, and 1 is given')
+  project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+  assert project['scripts'] == {'vqjax': 'vqjax.__main__:main'}

@@ -7,6 +7,7 @@ import browser
 import pytest
 from evaluations import PROTOCOL, evaluation, shown
 
+from vqjax import commands
 from vqjax import compare as command
 from vqjax.compare import compare
 from vqjax.errors import UserError
@@ -174,10 +175,11 @@ def test_names_are_distinct(runs, tmp_path):
   ]
 
 
+@pytest.mark.usefixtures('restored_loggers')
 def test_mistakes(runs, tmp_path):
   def refused(*args):
     with pytest.raises(SystemExit) as exit:
-      command.main([str(arg) for arg in args])
+      commands.run(command.COMMAND, [str(arg) for arg in args])
     return exit.value.code
 
   a, out, none = runs[0], f'--out={tmp_path / "out"}', tmp_path / 'none'
@@ -186,7 +188,7 @@ def test_mistakes(runs, tmp_path):
   assert refused(a, none, out) == missing
   assert refused(a, none / 'eval', out) == missing
   assert refused(a, out).startswith('error: a comparison takes two runs or more, and 1 is given')
-  assert refused(*runs) == 'error: --out is missing; for example --out=comparison.'
+  assert 'required: --out; for example: python -m vqjax.compare' in refused(*runs)
   (tmp_path / 'file').write_text('')
   assert 'choose another --out' in refused(*runs, f'--out={tmp_path / "file"}')
   broken = write(tmp_path / 'broken')
@@ -195,5 +197,5 @@ def test_mistakes(runs, tmp_path):
     message = refused(a, broken, out)
     assert f'{broken}/eval cannot be read as an evaluation' in message
     assert message.endswith(f'make it anew with python eval.py --workdir={broken}')
-  command.main([str(run) for run in runs] + [out])
+  commands.run(command.COMMAND, [*map(str, runs), out])
   assert (tmp_path / 'out' / 'comparison.html').exists()

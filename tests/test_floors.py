@@ -18,7 +18,7 @@ FLOORS = (
   ('weights', 'convert', 'pretrained', 'evaluation'),
   ('report', 'training'),
   ('compare', 'export', 'reconstruct', 'tokenize'),
-  ('metrics', 'feature_statistics'),  # old names, for one release
+  ('__main__', 'metrics', 'feature_statistics'),  # the last two: old names, for one release
 )
 ORDER = [name for names in FLOORS for name in names]
 FLOOR = {name: i for i, name in enumerate(ORDER)}

@@ -230,27 +230,47 @@ def test_what_cannot_be_tokenized(tok, data, tmp_path):
 @pytest.mark.parametrize(
   ('args', 'message'),
   [
-    ([], r'error: --workdir is missing; for example --workdir=runs/'),
-    (['--workdir=x'], r'error: --out is missing; for example --out=tokens\.'),
-    (['--workdir=/no/run', '--out=x'], r'error: .*/no/run does not exist; legal: a run folder'),
+    (
+      [],
+      r'error: .* required: SOURCE, --out; for example: python -m vqjax.tokenize runs/',
+    ),
+    (['x'], r'error: .* required: --out; for example: .* --out=tokens \(--help lists all\)\.'),
+    (['/no/run', '--out=x'], r'error: /no/run does not exist; legal: a run folder'),
     (['--config.data.source=web'], r"error: data.source is 'web'; it can be one of 'photos'"),
     (['--config.data.path=/no/data'], r'error: data.path=/no/data does not exist'),
     (['--config.data.size=8'], r"error: --config has no field 'size' here; legal: --config.data"),
     (['--config.model.dtype=x'], r"error: --config has no field 'model' here; legal: --config.d"),
     (['--config.data.image_size=many'], r'error: flag --config.data.image_size=many: invalid'),
-    (['--bach_size=8'], r"error: Unknown command line flag 'bach_size'"),
-    (['8'], r"error: argument '8' is not understood; every option is --NAME=VALUE"),
+    (['--config.data.path'], r'error: Missing value for flag --config.data.path'),
+    (['--bach_size=8'], r'error: unrecognized arguments: --bach_size=8; for example: python -m'),
+    (['--batch=8'], r'error: unrecognized arguments: --batch=8'),  # no abbreviations
+    (['--batch_size=x'], r"error: argument --batch_size: invalid int value: 'x'; for example"),
+    (['8'], r'error: unrecognized arguments: 8'),
   ],
   ids=lambda part: ' '.join(part) if isinstance(part, list) else '',
 )
 def test_a_mistake_gets_one_sentence(args, message, tmp_path, tok, monkeypatch):
-  if not any(arg.startswith('--workdir') for arg in args) and args:
-    args = ['--workdir=run', f'--out={tmp_path / "out"}', *args]
+  if args and args[0].startswith(('--', '8')):
+    args = ['run', f'--out={tmp_path / "out"}', *args]
     monkeypatch.setattr(pretrained, 'load', lambda source, step: tok)
   with pytest.raises(SystemExit, match=message) as error:
-    command.main(args)
+    commands.run(command.COMMAND, args)
   assert '\n' not in str(error.value)
   assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.usefixtures('restored_loggers')
+@pytest.mark.parametrize('named', [['--workdir=run'], ['--workdir', 'run'], ['run']], ids=' '.join)
+def test_the_source_may_still_be_named_workdir(named, tmp_path, monkeypatch, capsys):
+  def load(source, step):
+    assert (source, step) == ('run', 3)
+    raise UserError('enough.')
+
+  monkeypatch.setattr(pretrained, 'load', load)
+  with pytest.raises(SystemExit, match='error: enough'):
+    commands.run(command.COMMAND, ['--step=3', *named, f'--out={tmp_path}'])
+  said = '--workdir will go: write its value alone, as in python -m vqjax.tokenize runs/rot_vqgan_'
+  assert said * (named != ['run']) in capsys.readouterr().out
 
 
 def test_fields_of_the_data_are_set():
@@ -263,7 +283,7 @@ def test_fields_of_the_data_are_set():
 def test_the_command_killed_and_run_again(whole, tok, data, tmp_path):
   out = tmp_path / 'out'
   args = [
-    *(sys.executable, '-m', 'vqjax.tokenize', f'--workdir={checkpoint(NAME)[0]}', f'--out={out}'),
+    *(sys.executable, '-m', 'vqjax.tokenize', str(checkpoint(NAME)[0]), f'--out={out}'),
     *('--batch_size=8', '--shard_size=3', f'--config.data.path={data.path}'),
     '--config.data.image_size=16',
   ]

@@ -173,7 +173,7 @@ def test_a_batch_must_divide_over_the_devices(tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-def test_unreadable_images_are_skipped_named_and_training_goes_on(tmp_path, capsys):
+def test_unreadable_images_are_skipped_named_and_training_goes_on(tmp_path, caplog):
   rng = np.random.default_rng(0)
   for split in ('train', 'val'):
     (tmp_path / 'images' / split).mkdir(parents=True)
@@ -188,9 +188,8 @@ def test_unreadable_images_are_skipped_named_and_training_goes_on(tmp_path, caps
   config.total_steps = 2
   found = train_command.train(config, tmp_path / 'run')
   assert found['num_images'] == 7
-  output = capsys.readouterr().out
-  assert 'skipped unreadable image 3.png' in output
-  assert 'skipped unreadable image 5.png' in output
+  assert 'skipped unreadable image 3.png' in caplog.text
+  assert 'skipped unreadable image 5.png' in caplog.text
 
 
 QUANTIZERS = {

@@ -73,14 +73,17 @@ def write_zip(path, body, arrays):
   return path
 
 
-def write_legacy(path, body, arrays, *, header=None):
-  """A file of PyTorch before 1.6; `header` are opcodes in the place of its magic number."""
+def write_legacy(path, body, arrays, *, header=None, listed=None):
+  """A file of PyTorch before 1.6.
+
+  `header` are opcodes in the place of its magic number, `listed` names in the place of the arrays'.
+  """
   pickles = [
     pickle.dumps(MAGIC, 2) if header is None else PROTOCOL + header + STOP,
     pickle.dumps(LEGACY_PROTOCOL, 2),
     pickle.dumps({'little_endian': True, 'protocol_version': LEGACY_PROTOCOL}, 2),
     PROTOCOL + body + STOP,
-    pickle.dumps(list(arrays), 2),
+    pickle.dumps(list(arrays) if listed is None else listed, 2),
   ]
   storages = [struct.pack('<q', array.size) + array.tobytes() for array in arrays.values()]
   path.write_bytes(b''.join(pickles + storages))

@@ -1,6 +1,11 @@
-"""What commands share: flags in, one-line errors out."""
+"""What commands share: how one is declared, and the one way in which all of them run."""
 
+import argparse
+import logging
+import os
 import sys
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -8,43 +13,140 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from vqjax.errors import UserError
+from vqjax.runs.log import setup
+
+log = logging.getLogger('vqjax')
 
 # KeyError and AttributeError: a field that the config does not have; str() would quote them.
 _MISTAKES = (flags.Error, KeyError, AttributeError, TypeError, ValueError)
 
 
-def run(main):
-  """Runs an absl `main`; a mistake that the user can mend ends in one line and exit status 1."""
-  sys.exit(app.run(_reporting(main), flags_parser=_parse_flags))
+class Command(NamedTuple):
+  """A command, as each of their modules declares its own under the name COMMAND.
 
+  Attributes:
+    doc: docstring of the module, which --help prints; the second paragraph is the usage.
+    arguments: function that adds the arguments to a parser of argparse.
+    main: function that does the work, of the parsed arguments.
+    example: a line that one could type, shown to who typed another that cannot be understood.
+    interrupted: what to do after Ctrl-C; the end of a sentence.
+    memory: what to do when a device has too little memory; the end of a sentence.
+    uses_jax: whether it looks for devices; if so, only the first of several processes talks.
+    config: whether it takes --config.data.KEY=VALUE; `args.config` is a list of them, for
+      `set_data`.
+    workdir: whether it takes --workdir=SOURCE in place of SOURCE, as it once did.
+  """
 
-def _reporting(main):
-  def reported(argv):
+  doc: str
+  arguments: Callable[[argparse.ArgumentParser], None]
+  main: Callable[[argparse.Namespace], None]
+  example: str
+  interrupted: str = 'run the same command again'
+  memory: str = 'close what else uses the device, or take a larger one'
+  uses_jax: bool = True
+  config: bool = False
+  workdir: bool = False
+
+  def parse(self, argv):
+    """The arguments as a namespace; UserError if there is one wrong or missing."""
+    summary, usage, *others = self.doc.split('\n\n')
+    parser = _Parser(
+      usage=usage.strip().replace('\n', '\n' + ' ' * len('usage: ')),
+      description='\n\n'.join([summary, *others]),
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      allow_abbrev=False,
+    )
+    self.arguments(parser)
+    config = [arg for arg in argv if self.config and arg.startswith('--config.')]
     try:
-      _no_others(argv[1:])
-      main()
-    except UserError as error:
-      _fail(error)
-    except jax.errors.JaxRuntimeError as error:
-      if 'RESOURCE_EXHAUSTED' not in str(error):
-        raise
-      _fail(
-        f'out of memory ({str(error).splitlines()[0]}); fewer images at a time need less: '
-        '--batch_size=N of eval.py, --config.batch_size=N or --config.model.remat=True of train.py.'
-      )
-    except KeyboardInterrupt:
-      _fail('interrupted; run the same command again to go on from the last checkpoint.')
+      args = parser.parse_args([arg for arg in argv if arg not in config])
+    except argparse.ArgumentError as error:
+      message = ' '.join(str(error).split())
+      raise UserError(f'{message}; for example: {self.example} (--help lists all).') from error
+    args.config = config
+    return args
 
-  return reported
+  def start(self, argv):
+    """Parses the arguments and does the work."""
+    named = [arg.removeprefix('--workdir=') for arg in argv if arg != '--workdir']
+    args = self.parse(named if self.workdir else argv)
+    _open_log(self.uses_jax)
+    if self.workdir and named != argv:
+      log.warning('--workdir will go: write its value alone, as in %s', self.example)
+    self.main(args)
+
+
+class Program(NamedTuple):
+  """A `main` that reads flags of absl, as train.py and eval.py have, whose configs are such flags.
+
+  Attributes:
+    main: function without arguments.
+    interrupted: as of a `Command`.
+    memory: as of a `Command`.
+  """
+
+  main: Callable[[], None]
+  interrupted: str = 'run the same command again to go on from the last checkpoint'
+  memory: str = (
+    'fewer images at a time need less: --config.batch_size=N or --config.model.remat=True'
+  )
+
+  def start(self, argv):
+    """Parses the flags and does the work."""
+
+    def main(others):
+      _no_others(others[1:])
+      _open_log(uses_jax=True)
+      self.main()
+
+    app.run(main, argv=[sys.argv[0], *argv], flags_parser=_parse_flags)
+
+
+def run(command, argv=None):
+  """Runs a `Command` or `Program` on arguments, by default those that were typed.
+
+  What the user can mend or has wanted ends in one line on stderr and exit status 1: a UserError, a
+  device without memory left, Ctrl-C. A function in the place of `command` is a Program's `main`.
+  """
+  if not isinstance(command, Command | Program):
+    command = Program(command)
+  # Signals are dealt with here and nowhere else. SIGINT is Python's KeyboardInterrupt.
+  try:
+    try:
+      command.start(list(sys.argv[1:] if argv is None else argv))
+    finally:
+      sys.stdout.flush()  # while a broken pipe can be caught
+  except UserError as error:
+    sys.exit(f'error: {error}')
+  except KeyboardInterrupt:
+    sys.exit(f'error: interrupted; {command.interrupted}.')
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    sys.exit(f'error: out of memory ({str(error).splitlines()[0]}); {command.memory}.')
+  except BrokenPipeError:  # whoever read has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+    sys.exit(1)
+
+
+class _Parser(argparse.ArgumentParser):
+  """Raises what is wrong instead of printing it with the usage."""
+
+  def error(self, message):
+    raise argparse.ArgumentError(None, message)
+
+
+def _open_log(uses_jax):
+  setup()  # before JAX looks for devices and talks about it
+  if uses_jax:
+    setup(jax.process_index() == 0)
 
 
 def _parse_flags(argv):
   try:
     return flags.FLAGS(argv)
-  except UserError as error:  # the argument behind the colon of --config
-    _fail(error)
   except _MISTAKES as error:
-    _fail(_words(error))
+    raise UserError(_words(error)) from error
 
 
 def _no_others(arguments):
@@ -79,13 +181,6 @@ def set_data(data, arguments):
   _no_others(others)
 
 
-def require(args, **examples):
-  """Raises a UserError if one of the named options is missing in `args`, with its example."""
-  for name, example in examples.items():
-    if not getattr(args, name):
-      raise UserError(f'--{name} is missing; for example --{name}={example}.')
-
-
 def config_of(flag):
   """The value of a config flag.
 
@@ -101,8 +196,3 @@ def config_of(flag):
     reason = str(error).rpartition('] ')[2]
     raise UserError(f'--config: {reason}; legal: configs/NAME.py or configs/NAME.py:ARG.') from None
   return config
-
-
-def _fail(message):
-  print(f'error: {message}', file=sys.stderr)
-  sys.exit(1)

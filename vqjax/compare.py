@@ -7,10 +7,8 @@ DIR/comparison.json and DIR/comparison.html, and prints the table. Evaluations w
 differ are refused, because their numbers do not compare.
 """
 
-import argparse
 import json
 import pathlib
-import sys
 
 import numpy as np
 
@@ -205,22 +203,25 @@ def _cards(found):
   return cards
 
 
-def main(argv: list[str] | None = None) -> None:
-  """The command line: see the top of this file."""
-  parser = argparse.ArgumentParser('python -m vqjax.compare', description=__doc__)
-  parser.formatter_class = argparse.RawDescriptionHelpFormatter
-  parser.add_argument('runs', nargs='*', metavar='RUN')
-  parser.add_argument('--out', help='the folder to write')
+def _arguments(parser):
+  parser.add_argument('runs', nargs='*', metavar='RUN', help='a run, or its evaluation')
+  parser.add_argument('--out', required=True, help='the folder to write')
   parser.add_argument(
     '--allow_different_protocols', action='store_true', help='compare what does not compare'
   )
-  args = parser.parse_args(argv)
-  try:
-    commands.require(args, out='comparison')
-    compare(args.runs, args.out, allow_different_protocols=args.allow_different_protocols)
-  except UserError as error:
-    sys.exit(f'error: {error}')
 
+
+def _main(args):
+  compare(args.runs, args.out, allow_different_protocols=args.allow_different_protocols)
+
+
+COMMAND = commands.Command(
+  __doc__,
+  _arguments,
+  _main,
+  example='python -m vqjax.compare runs/A runs/B --out=comparison',
+  uses_jax=False,
+)
 
 if __name__ == '__main__':
-  main()
+  commands.run(COMMAND)

@@ -1,22 +1,20 @@
 """Writes a trained tokenizer under the keys of a published system, to run in its own code.
 
-python -m vqjax.export RUN --format=FORMAT --out=FILE [--step=N]
+python -m vqjax.export SOURCE --out=FILE [--format=FORMAT] [--step=N]
 
-RUN is anything that `vqjax.load` takes. Systems of PyTorch get a safetensors file, in the layout
+SOURCE is anything that `vqjax.load` takes. Systems of PyTorch get a safetensors file, in the layout
 of their state dict; `maskgit_flax` gets flax's msgpack.
 """
 
-import argparse
 import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 from flax import serialization, traverse_util
-from safetensors.numpy import save_file
 
-from vqjax import convert, pretrained, tokenizer
+from vqjax import commands, convert, pretrained, tokenizer
 from vqjax.convert import FORMATS
 from vqjax.errors import UserError
 
@@ -52,7 +50,7 @@ def write(tensors, format, path):
   if format == 'maskgit_flax':
     path.write_bytes(serialization.to_bytes(traverse_util.unflatten_dict(tensors, '/')))
   else:
-    save_file(tensors, path, metadata={'format': 'pt'})
+    path.write_bytes(safetensors.numpy.save(tensors, {'format': 'pt'}))
 
 
 def _tensors(tok, name):
@@ -93,24 +91,28 @@ def _image(model):
   return model.normalize(jnp.zeros((1, 2 * model.downsample, 2 * model.downsample, 3)))
 
 
-def main(argv: list[str] | None = None) -> None:
-  """The command line: see the top of this file."""
-  parser = argparse.ArgumentParser('python -m vqjax.export', description=__doc__)
-  parser.formatter_class = argparse.RawDescriptionHelpFormatter
-  parser.add_argument('run')
+def _arguments(parser):
+  parser.add_argument('source', metavar='SOURCE', help='a run folder, or a published checkpoint')
   parser.add_argument('--out', required=True, type=pathlib.Path, help='the file to write')
   parser.add_argument('--format', default='auto', choices=['auto', *FORMATS])
   parser.add_argument('--step', type=int, help='checkpoint of a run; the best by default')
-  args = parser.parse_args(argv)
+
+
+def _main(args):
+  name, tensors = export(pretrained.load(args.source, step=args.step), args.format)
   try:
-    name, tensors = export(pretrained.load(args.run, step=args.step), args.format)
     write(tensors, name, args.out)
-  except UserError as error:
-    sys.exit(f'error: {error}')
   except OSError as error:
-    sys.exit(f'error: cannot write {args.out}: {error.strerror}; choose another --out.')
+    raise UserError(f'cannot write {args.out}: {error.strerror}; choose another --out.') from error
   print(f'written: {args.out}, {len(tensors)} tensors under the keys of {name}')
 
 
+COMMAND = commands.Command(
+  __doc__,
+  _arguments,
+  _main,
+  example='python -m vqjax.export runs/rot_vqgan_demo --out=model.safetensors',
+)
+
 if __name__ == '__main__':
-  main()
+  commands.run(COMMAND)

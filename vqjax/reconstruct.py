@@ -1,17 +1,15 @@
 """Reconstructs pictures of any size by a trained tokenizer.
 
-python -m vqjax.reconstruct --workdir=RUN --input=PICTURES --out=OUT [--step=N]
+python -m vqjax.reconstruct SOURCE --input=PICTURES --out=OUT [--step=N]
 
-RUN is anything that `vqjax.load` takes. PICTURES is a picture, and OUT then a file that ends in
+SOURCE is anything that `vqjax.load` takes. PICTURES is a picture, and OUT then a file that ends in
 .png; or a folder, and OUT a new one with a PNG of the same relative path for every picture in it.
 Every other size, in whole tokens, is compiled once, which takes seconds: many pictures go faster at
 one size.
 """
 
-import argparse
 import logging
 import pathlib
-import sys
 
 import numpy as np
 from PIL import Image
@@ -20,7 +18,7 @@ from vqjax import commands, pretrained
 from vqjax.data.decode import UnreadableImage, decode
 from vqjax.data.folder import image_names
 from vqjax.errors import UserError
-from vqjax.runs.log import ImageProgress, setup
+from vqjax.runs.log import ImageProgress
 
 log = logging.getLogger('vqjax')
 
@@ -116,26 +114,26 @@ def _write(path, pixels):
     ) from error
 
 
-def main(argv: list[str] | None = None) -> None:
-  """The command line: see the top of this file."""
-  parser = argparse.ArgumentParser(
-    'python -m vqjax.reconstruct', description=__doc__, allow_abbrev=False
-  )
-  parser.formatter_class = argparse.RawDescriptionHelpFormatter
-  parser.add_argument('--workdir', help='a run folder, or a published checkpoint')
-  parser.add_argument('--input', help='a picture, or a folder of pictures')
-  parser.add_argument('--out', help='a .png of a picture, a new folder of a folder')
+def _arguments(parser):
+  parser.add_argument('source', metavar='SOURCE', help='a run folder, or a published checkpoint')
+  parser.add_argument('--input', required=True, help='a picture, or a folder of pictures')
+  parser.add_argument('--out', required=True, help='a .png of a picture, a new folder of a folder')
   parser.add_argument('--step', type=int, help='checkpoint of a run; the best by default')
-  args = parser.parse_args(argv)
-  try:
-    commands.require(args, workdir='runs/rot_vqgan_demo', input='photo.jpg', out='again.png')
-    setup()  # before JAX looks for devices and talks about it
-    reconstruct(pretrained.load(args.workdir, step=args.step), args.input, args.out)
-  except UserError as error:
-    sys.exit(f'error: {error}')
-  except KeyboardInterrupt:
-    sys.exit('error: interrupted; run the same command again, with another --out.')
 
+
+def _main(args):
+  reconstruct(pretrained.load(args.source, step=args.step), args.input, args.out)
+
+
+COMMAND = commands.Command(
+  __doc__,
+  _arguments,
+  _main,
+  example='python -m vqjax.reconstruct runs/rot_vqgan_demo --input=photo.jpg --out=again.png',
+  interrupted='run the same command again, with another --out',
+  memory='smaller pictures need less',
+  workdir=True,
+)
 
 if __name__ == '__main__':
-  main()
+  commands.run(COMMAND)

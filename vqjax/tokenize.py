@@ -1,22 +1,20 @@
 """Writes the tokens of a data set's images, to train another model on.
 
-python -m vqjax.tokenize --workdir=RUN --out=DIR [--split=train] [--config.data.KEY=VALUE ...]
+python -m vqjax.tokenize SOURCE --out=DIR [--split=train|eval] [--config.data.KEY=VALUE ...]
 
-RUN is anything that `vqjax.load` takes. The images are those of one split, each cut as evaluation
-cuts it (config.data.eval) whatever the split: no random crops and flips. DIR gets shards and an
-index.json that says what is in them; `vqjax.data.Tokens(DIR)` reads them, and
-`vqjax.load(RUN).decode` makes images again. Run again, the command goes on at the first shard that
-is not there.
+SOURCE is anything that `vqjax.load` takes. The images are those of one split, each cut as
+evaluation cuts it (config.data.eval) whatever the split: no random crops and flips. DIR gets shards
+and an index.json that says what is in them; `vqjax.data.Tokens(DIR)` reads them, and
+`vqjax.load(SOURCE).decode` makes images of them. If the command is stopped and run again, it goes
+on with the first shard that is missing.
 """
 
-import argparse
 import contextlib
 import hashlib
 import itertools
 import json
 import logging
 import pathlib
-import sys
 from functools import partial
 
 import jax
@@ -29,11 +27,11 @@ from vqjax import data as datasets
 from vqjax.data import tokens
 from vqjax.errors import UserError
 from vqjax.runs.folder import difference, flatten, to_json
-from vqjax.runs.log import ImageProgress, setup
+from vqjax.runs.log import ImageProgress
 
 log = logging.getLogger('vqjax')
 
-# Of the index: what does not make other tokens.
+# Fields of the index that may differ between two runs without any token being different.
 _FREE = ('format', 'vqjax', 'source', 'images', 'config_sha256', 'num_records', 'shards')
 
 
@@ -134,7 +132,7 @@ def _describe(tok, data, split, source, count, shard_size, batch_size):
   shape = _encode.eval_shape(model, tok.variables, image, mask).shape[1:]
   codes = model.quantizer.num_codes
   fields = data.to_dict()
-  # How fast, and for training.
+  # No token depends on how fast images are read, or on how training cuts them.
   data = {name: fields[name] for name in fields if name not in ('threads', 'prefetch', 'train')}
   config = ml_collections.ConfigDict(
     {'model': tok.config.model, 'quantizer': tok.config.quantizer, 'data': data}
@@ -219,14 +217,9 @@ def _finish(out, index, names):
   return index
 
 
-def main(argv: list[str] | None = None) -> None:
-  """The command line: see the top of this file."""
-  parser = argparse.ArgumentParser(
-    'python -m vqjax.tokenize', description=__doc__, allow_abbrev=False
-  )
-  parser.formatter_class = argparse.RawDescriptionHelpFormatter
-  parser.add_argument('--workdir', help='a run folder, or a published checkpoint')
-  parser.add_argument('--out', help='the folder to write')
+def _arguments(parser):
+  parser.add_argument('source', metavar='SOURCE', help='a run folder, or a published checkpoint')
+  parser.add_argument('--out', required=True, help='the folder to write')
   parser.add_argument('--split', default='train', choices=['train', 'eval'])
   parser.add_argument('--step', type=int, help='checkpoint of a run; the best by default')
   parser.add_argument('--num_images', type=int, help='the first so many; all by default')
@@ -234,32 +227,37 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument(
     '--shard_size', type=int, default=10_000, help='images a file, what a crash costs (%(default)s)'
   )
-  args, others = parser.parse_known_args(argv)
-  try:
-    commands.require(args, workdir='runs/rot_vqgan_demo', out='tokens')
-    setup()  # before JAX looks for devices and talks about it
-    setup(jax.process_index() == 0)
-    tok = pretrained.load(args.workdir, step=args.step)
-    config = tok.config
-    data = datasets.data_of(config)
-    commands.set_data(data, others)
-    batch_size = config.get('batch_size', 16) // config.get('accumulate', 1)
-    tokenize(
-      tok,
-      data,
-      args.out,
-      split=args.split,
-      batch_size=batch_size if args.batch_size is None else args.batch_size,
-      num_images=args.num_images,
-      shard_size=args.shard_size,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    )
-  except UserError as error:
-    sys.exit(f'error: {error}')
-  except KeyboardInterrupt:
-    sys.exit('error: interrupted; run the same command again to go on.')
 
+
+def _main(args):
+  tok = pretrained.load(args.source, step=args.step)
+  config = tok.config
+  data = datasets.data_of(config)
+  commands.set_data(data, args.config)
+  batch_size = config.get('batch_size', 16) // config.get('accumulate', 1)
+  tokenize(
+    tok,
+    data,
+    args.out,
+    split=args.split,
+    batch_size=batch_size if args.batch_size is None else args.batch_size,
+    num_images=args.num_images,
+    shard_size=args.shard_size,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+
+COMMAND = commands.Command(
+  __doc__,
+  _arguments,
+  _main,
+  example='python -m vqjax.tokenize runs/rot_vqgan_demo --out=tokens',
+  interrupted='run the same command again to go on',
+  memory='fewer images at a time need less: --batch_size=N',
+  config=True,
+  workdir=True,
+)
 
 if __name__ == '__main__':
-  main()
+  commands.run(COMMAND)

@@ -8,13 +8,12 @@ from golden_data import CHECKPOINTS, checkpoint
 from safetensors.numpy import load_file
 
 import vqjax
-from vqjax import convert, pretrained, tokenizer
+from vqjax import commands, convert, pretrained, tensor_files, tokenizer
 from vqjax.convert import __main__ as command
 from vqjax.convert import hub
 from vqjax.errors import UserError
+from vqjax.export import COMMAND as EXPORT
 from vqjax.export import export
-from vqjax.export import main as export_main
-from vqjax.tensor_files import files
 
 LDM = 'tiny_ok' if 'tiny_ok' in CHECKPOINTS else 'ldm_vq_f4_a'
 
@@ -30,16 +29,17 @@ def test_export_gives_back_every_tensor(name):
   for key, tensor in published.tensors.items():
     np.testing.assert_array_equal(tensors[key], tensor, key)
   # What is no weight, such as fixed positions, has the authors' values too where they keep them.
-  everything = files.read(path)
+  everything = tensor_files.read(path)
   for key in tensors.keys() - published.tensors.keys():
     theirs = [tree for tree in everything.values() if isinstance(tree, dict) and key in tree]
     assert all(np.shape(tree[key]) == tensors[key].shape for tree in theirs if 'used' not in key)
 
 
+@pytest.mark.usefixtures('restored_loggers')
 def test_the_commands_from_a_file_to_a_file(tmp_path, capsys):
   path, io, _ = checkpoint(LDM)
   run, out = tmp_path / 'run', tmp_path / 'out.safetensors'
-  command.main([str(path), f'--out={run}'])
+  commands.run(command.COMMAND, [str(path), f'--out={run}'])
   said = capsys.readouterr().out
   assert 'is a checkpoint of vqgan' in said
   assert said.endswith(f'next: python eval.py --workdir={run} --data_path=FOLDER\n')
@@ -47,15 +47,19 @@ def test_the_commands_from_a_file_to_a_file(tmp_path, capsys):
   assert (tok.source, tok.step) == (str(run), 0)
   x = io['x'] * 0.5 + 0.5
   np.testing.assert_array_equal(tok.encode(x), io['indices'])
-  export_main([str(run), '--format=vqgan', f'--out={out}'])
+  commands.run(EXPORT, [str(run), '--format=vqgan', f'--out={out}'])
   tensors = load_file(out)
   for key, tensor in convert.open_published(path).tensors.items():
     np.testing.assert_array_equal(tensors[key], tensor)
   np.testing.assert_array_equal(vqjax.load(out).encode(x), io['indices'])
   with pytest.raises(SystemExit, match='holds a run already; choose another --out'):
-    command.main([str(path), f'--out={run}'])
+    commands.run(command.COMMAND, [str(path), f'--out={run}'])
+  with pytest.raises(
+    SystemExit, match=r'error: cannot write .*/no/x: No such file or directory; ch'
+  ):
+    commands.run(EXPORT, [str(run), f'--out={tmp_path}/no/x'])
   with pytest.raises(SystemExit, match=r'none that a published system can run \(llamagen: '):
-    export_main([str(run), '--format=llamagen', f'--out={out}'])
+    commands.run(EXPORT, [str(run), '--format=llamagen', f'--out={out}'])
 
 
 def test_a_network_with_other_norms_is_not_exported():
@@ -85,7 +89,9 @@ def test_maskgit_of_flax_and_of_pytorch_are_one(tmp_path):
 
 def tampered(tmp_path, change):
   """A copy of the tiny checkpoint with its state dict changed."""
-  arrays = {k: np.asarray(v) for k, v in files.read(checkpoint(LDM)[0])['state_dict'].items()}
+  arrays = {
+    k: np.asarray(v) for k, v in tensor_files.read(checkpoint(LDM)[0])['state_dict'].items()
+  }
   change(arrays)
   body = write.mapping({'state_dict': write.state_dict(arrays)})
   return write.write_zip(tmp_path / 'tampered.ckpt', body, arrays)
@@ -117,7 +123,7 @@ def test_a_wrong_shape_is_named_in_their_layout(tmp_path):
 
 def test_learned_positions_are_refused(tmp_path):
   (name,) = (name for name in CHECKPOINTS if name.startswith('vitvq'))
-  content = files.read(checkpoint(name)[0])
+  content = tensor_files.read(checkpoint(name)[0])
   key = 'encoder.en_pos_embedding'
   content['state_dict'][key] = content['state_dict'][key] + np.float32(0.1)
   with pytest.raises(UserError, match=r'en_pos_embedding holds positions of its own'):
@@ -125,7 +131,7 @@ def test_learned_positions_are_refused(tmp_path):
 
 
 def test_half_precision_weights_become_float32():
-  content = files.read(checkpoint(LDM)[0])['state_dict']
+  content = tensor_files.read(checkpoint(LDM)[0])['state_dict']
   content = {key: np.asarray(value, np.float16) for key, value in content.items()}
   published = convert.take_apart(content, 'x')
   model = vqjax.load(checkpoint(LDM)[0]).model

@@ -9,7 +9,7 @@ import pytest
 from golden_data import CHECKPOINTS, checkpoint
 
 import vqjax
-from vqjax import convert
+from vqjax import convert, tensor_files
 from vqjax.quantizers import (
   Rotation,
   double_forward,
@@ -19,7 +19,6 @@ from vqjax.quantizers import (
   straight_through,
   tangent_rotation,
 )
-from vqjax.tensor_files import files
 
 FORMATS = {
   'rotation_trick_table1': 'rotation_vqvae',
@@ -183,7 +182,7 @@ def _own(key):
 def test_llamagen_average_goes_before_the_last_weights():
   (name,) = (name for name in CHECKPOINTS if name.startswith('llamagen'))
   path, io, sidecar = checkpoint(name)
-  content = files.read(path)
+  content = tensor_files.read(path)
   del content['ema']
   published = convert.take_apart(content, path)
   tok = load(name)

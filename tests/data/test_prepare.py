@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from pictures import data_config, encoded, picture, png, write
 
+from vqjax import commands
 from vqjax.data import eval_batches, make_source
-from vqjax.data.prepare import main, prepare
+from vqjax.data.prepare import COMMAND, prepare
 from vqjax.errors import UserError
 
 
@@ -142,11 +143,12 @@ def test_unreadable_file_is_left_out(tmp_path, caplog):
   assert 'left out unreadable file 9.png (No such file or directory)' in caplog.text
 
 
+@pytest.mark.usefixtures('restored_loggers')
 def test_wrong_arguments(tmp_path):
   with pytest.raises(UserError, match=r'--shards is 0; give 1 or more'):
     prepare(tmp_path, tmp_path / 'out', 0)
-  with pytest.raises(SystemExit, match=r'prepare: data.path=/no/such does not exist'):
-    main(['/no/such', str(tmp_path / 'out')])
+  with pytest.raises(SystemExit, match=r'error: data.path=/no/such does not exist'):
+    commands.run(COMMAND, ['/no/such', str(tmp_path / 'out')])
   for i in range(3):
     write(tmp_path / f'images/{i}.png', png(picture(i)))
   (tmp_path / 'file').touch()

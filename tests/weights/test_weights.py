@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from vqjax import weights
+from vqjax import commands, weights
 from vqjax.errors import UserError
 from vqjax.weights import lpips, sources
-from vqjax.weights.__main__ import main
+from vqjax.weights.__main__ import COMMAND
+
+pytestmark = pytest.mark.usefixtures('restored_loggers')
 
 NEXT = 'run: python -m vqjax.weights lpips .without network: --file=tiny-1.0.tar.gz, from https'
 NOWHERE = 'http://me:secret@127.0.0.1:9/simple'
@@ -107,9 +109,9 @@ def index(monkeypatch, tmp_path):
 
 def fails(*argv):
   with pytest.raises(SystemExit) as error:
-    main(['lpips', *argv])
+    commands.run(COMMAND, ['lpips', *argv])
   message = str(error.value)
-  assert message.startswith('weights: ')
+  assert message.startswith('error: ')
   assert '\n' not in message
   assert 'secret' not in message
   return message
@@ -124,7 +126,7 @@ def check(name, tree):
 
 def test_an_archive_on_disk_fills_the_cache(tiny, tmp_path, capsys):
   assert not weights.available('lpips_vgg')
-  main(['lpips', f'--file={tmp_path}/tiny/tiny-1.0.tar.gz'])
+  commands.run(COMMAND, ['lpips', f'--file={tmp_path}/tiny/tiny-1.0.tar.gz'])
   for name, tree in tiny.items():
     assert weights.available(name)
     check(name, tree)
@@ -133,21 +135,21 @@ def test_an_archive_on_disk_fills_the_cache(tiny, tmp_path, capsys):
   assert weights.provenance('lpips_alex') == origin
   assert sorted(os.listdir(tmp_path / 'cache')) == [f'{name}.safetensors' for name in sorted(tiny)]
   capsys.readouterr()
-  main(['lpips'])  # all there: neither file nor network
+  commands.run(COMMAND, ['lpips'])  # all there: neither file nor network
   said = capsys.readouterr().out.splitlines()
   assert [line.split(' at ')[0] for line in said] == [f'{name}: already' for name in tiny]
   assert weights.provenance('lpips_vgg') in said[0]
 
 
 def test_a_single_member_fills_its_part(tiny, tmp_path, capsys):
-  main(['lpips', f'--file={tmp_path}/vgg.ckpt'])
+  commands.run(COMMAND, ['lpips', f'--file={tmp_path}/vgg.ckpt'])
   check('lpips_vgg', tiny['lpips_vgg'])
   assert not weights.available('lpips_alex')
   assert 'lpips_alex: still missing; run: python -m vqjax.weights lpips' in capsys.readouterr().out
 
 
 def test_the_archive_is_downloaded_from_the_index_of_pip(tiny, index, capsys):
-  main(['lpips'])
+  commands.run(COMMAND, ['lpips'])
   for name, tree in tiny.items():
     check(name, tree)
   login = 'Basic bWU6c2VjcmV0'  # me:secret
@@ -210,13 +212,13 @@ def test_loading_what_is_not_there_names_the_command(tiny):
 def test_without_the_variable_the_cache_is_in_the_home_folder(tiny, tmp_path, monkeypatch):
   monkeypatch.delenv('VQJAX_CACHE')
   monkeypatch.setenv('HOME', str(tmp_path))
-  main(['lpips', f'--file={tmp_path}/vgg.ckpt'])
+  commands.run(COMMAND, ['lpips', f'--file={tmp_path}/vgg.ckpt'])
   assert (tmp_path / '.cache/vqjax/lpips_vgg.safetensors').is_file()
 
 
 @pytest.mark.parametrize('damage', ['cut off', 'one bit', 'empty', 'other weights', 'other origin'])
 def test_damaged_files_are_noticed_and_replaced(tiny, tmp_path, index, damage):
-  main(['lpips'])
+  commands.run(COMMAND, ['lpips'])
   path, other = (tmp_path / f'cache/lpips_{net}.safetensors' for net in ('vgg', 'alex'))
   whole = bytearray(path.read_bytes())
   flipped = whole[:-50] + bytes([whole[-50] ^ 1]) + whole[-49:]
@@ -225,12 +227,12 @@ def test_damaged_files_are_noticed_and_replaced(tiny, tmp_path, index, damage):
   path.write_bytes(contents.get(damage, other.read_bytes()))
   with pytest.raises(UserError, match=f'vgg.safetensors is damaged or of another.*; {NEXT}'):
     weights.load('lpips_vgg')
-  main(['lpips'])
+  commands.run(COMMAND, ['lpips'])
   check('lpips_vgg', tiny['lpips_vgg'])
 
 
 def test_a_file_that_says_nothing_of_itself_is_not_trusted(tiny, tmp_path):
-  main(['lpips', f'--file={tmp_path}/vgg.ckpt'])
+  commands.run(COMMAND, ['lpips', f'--file={tmp_path}/vgg.ckpt'])
   path = tmp_path / 'cache/lpips_vgg.safetensors'
   safetensors.numpy.save_file(safetensors.numpy.load_file(path), path)
   with pytest.raises(UserError, match=r'vgg\.safetensors is damaged or of another version'):

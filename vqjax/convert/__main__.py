@@ -1,19 +1,17 @@
 """Turns a published checkpoint into a run folder, for eval.py, vqjax.load and vqjax.export.
 
-python -m vqjax.convert SOURCE --out=DIR [--format=auto]
+python -m vqjax.convert SOURCE --out=DIR [--format=FORMAT]
 
 SOURCE is a checkpoint file, a Hugging Face folder, or the name of one on the hub. The system is
 recognised from its keys. Nothing in a file is executed, and PyTorch is not needed.
 """
 
-import argparse
 import pathlib
-import sys
 
 import jax
 import ml_collections
 
-from vqjax import tokenizer
+from vqjax import commands, tokenizer
 from vqjax.convert import FORMATS, open_published, variables_from
 from vqjax.errors import UserError
 from vqjax.runs import checkpoint
@@ -60,19 +58,23 @@ def _some(published):
   return ', '.join(parts)
 
 
-def main(argv: list[str] | None = None) -> None:
-  """The command line: see the top of this file."""
-  parser = argparse.ArgumentParser('python -m vqjax.convert', description=__doc__)
-  parser.formatter_class = argparse.RawDescriptionHelpFormatter
-  parser.add_argument('source')
+def _arguments(parser):
+  parser.add_argument('source', metavar='SOURCE', help='a published checkpoint')
   parser.add_argument('--out', required=True, help='the run folder to write')
   parser.add_argument('--format', default='auto', choices=['auto', *FORMATS])
-  args = parser.parse_args(argv)
-  try:
-    convert(args.source, args.out, args.format)
-  except UserError as error:
-    sys.exit(f'error: {error}')
 
+
+def _main(args):
+  convert(args.source, args.out, args.format)
+
+
+COMMAND = commands.Command(
+  __doc__,
+  _arguments,
+  _main,
+  example='python -m vqjax.convert model.ckpt --out=runs/converted',
+  interrupted='run the same command again, with another --out',
+)
 
 if __name__ == '__main__':
-  main()
+  commands.run(COMMAND)

@@ -10,7 +10,7 @@ import numpy as np
 from vqjax.convert import names
 from vqjax.errors import UserError
 from vqjax.networks import vit
-from vqjax.tensor_files.pickles import Record
+from vqjax.tensor_files import Record
 
 
 @dataclasses.dataclass(frozen=True)

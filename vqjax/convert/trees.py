@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vqjax import tensor_files
 from vqjax.convert import hub, names, recognise
 from vqjax.convert.names import Names
 from vqjax.errors import UserError
-from vqjax.tensor_files import files
 
 
 def open_published(source, format='auto') -> recognise.Published:
@@ -20,7 +20,7 @@ def open_published(source, format='auto') -> recognise.Published:
   """
   path = pathlib.Path(source).expanduser()
   path = path if path.exists() else hub.fetch(str(source))
-  return recognise.take_apart(files.read(path), path, format)
+  return recognise.take_apart(tensor_files.read(path), path, format)
 
 
 def variables_from(published: recognise.Published, model, path):

@@ -13,7 +13,7 @@ from array_record.python import array_record_module
 from vqjax.data.folder import DEMO
 from vqjax.errors import UserError
 
-PREPARE = 'python -m vqjax.data.prepare IMAGES SHARDS'
+PREPARE = 'python -m vqjax.data.prepare IMAGES OUT'
 _PATTERNS = {
   'train': ['train*.array_record*'],
   'eval': ['val*.array_record*', 'test*.array_record*'],

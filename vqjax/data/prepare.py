@@ -1,17 +1,16 @@
 """Packs a folder of images, or the ImageNet tars, into ArrayRecord shards.
 
-python -m vqjax.data.prepare SOURCE OUT [--shards N]
+python -m vqjax.data.prepare IMAGES OUT [--shards=16]
 
-SOURCE is a folder of images, with train/ and val/ or one from which some are held out, or the
-folder that ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar were downloaded to; the tars are
-read as they are, nothing is unpacked. Images are copied byte for byte. The shards of a split get
-their final names together, when all are whole.
+IMAGES is a folder of images, either with train/ and val/ in it or without, in which case a fixed
+share is held out. Or it is the folder to which ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar
+were downloaded; they are read as they are, without unpacking them. OUT is the folder to write.
+Images are copied byte for byte. The shards of a split get their final names together, when all of
+them are complete.
 """
 
-import argparse
 import logging
 import pathlib
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import Any
 import msgpack
 from array_record.python import array_record_module
 
+from vqjax import commands
 from vqjax.data.decode import UnreadableImage
 from vqjax.data.defaults import default_data
 from vqjax.data.folder import Folder, open_folder
@@ -138,23 +138,30 @@ def _files(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
   return sorted((member for member in tar if member.isfile()), key=lambda member: member.name)
 
 
-def main(argv: list[str] | None = None) -> None:
-  """The command line: see the top of this file."""
-  parser = argparse.ArgumentParser('python -m vqjax.data.prepare', description=__doc__)
-  parser.formatter_class = argparse.RawDescriptionHelpFormatter
-  parser.add_argument('source', type=pathlib.Path, help='folder of images, or of ImageNet tars')
-  parser.add_argument('out', type=pathlib.Path, help='folder for the shards')
+def _arguments(parser):
+  parser.add_argument(
+    'images', metavar='IMAGES', type=pathlib.Path, help='folder of images, or of ImageNet tars'
+  )
+  parser.add_argument('out', metavar='OUT', type=pathlib.Path, help='folder for the shards')
   parser.add_argument('--shards', type=int, default=16, help='files per split (%(default)s)')
-  args = parser.parse_args(argv)
-  try:
-    prepare(args.source, args.out, args.shards)
-  except UserError as error:
-    sys.exit(f'prepare: {error}')
+
+
+def _main(args):
+  prepare(args.images, args.out, args.shards)
   print(
     'next: python train.py --config=configs/NAME.py --config.data.source=array_record'
     f' --config.data.path={args.out}'
   )
 
 
+COMMAND = commands.Command(
+  __doc__,
+  _arguments,
+  _main,
+  example='python -m vqjax.data.prepare photos shards',
+  interrupted='run the same command again with another folder for the shards',
+  uses_jax=False,
+)
+
 if __name__ == '__main__':
-  main()
+  commands.run(COMMAND)

@@ -20,7 +20,7 @@ from vqjax.errors import UserError
 
 FORMAT = 1  # of the index and of the records together
 INDEX = 'index.json'
-_TOKENIZE = 'python -m vqjax.tokenize --workdir=RUN --out=DIR'
+_TOKENIZE = 'python -m vqjax.tokenize SOURCE --out=DIR'
 
 
 class Tokens:

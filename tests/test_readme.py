@@ -1,8 +1,10 @@
 """What the documents say to type exists, and the README's examples run."""
 
 import importlib
+import os
 import pathlib
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -46,10 +48,24 @@ def test_files_and_links_exist():
     assert (ROOT / (name[0] or name[1])).exists(), name
 
 
-def test_ci_runs_the_test_command():
-  commands = [line.strip() for line in README.splitlines() if line.startswith('    python -m pip')]
-  (test_command,) = (c for c in commands if 'pytest' in c)
-  assert test_command.split(' && ')[1] in (ROOT / '.ci' / 'run').read_text()
+def test_ci_runs_the_two_commands(tmp_path):
+  """As they stand here, before anything else is installed; programs that only say their names."""
+  section = README.split('## Two commands\n')[1].split('\n## ')[0]
+  commands = re.findall(r'^    (.*)$', section, re.MULTILINE)
+  demo, tests = (command.split(' && ') for command in commands)
+  for name in ('python', 'ruff', 'mypy', 'chromium'):
+    program = tmp_path / name
+    venv = 'if [ "$2" = venv ]; then mkdir -p "$3/bin" && touch "$3/bin/activate"; fi'
+    program.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/said\n{venv}\n')
+    program.chmod(0o755)
+  env = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'PYTHON': 'python'}
+  subprocess.run([ROOT / '.ci/run'], env=env, check=True, capture_output=True)
+  said = [line.strip() for line in (tmp_path / 'said').read_text().splitlines()]
+  assert said[0].startswith('python -m venv ')
+  assert said[1] == demo[0]
+  assert said[2].startswith(f'{demo[1]} --config.total_steps=')
+  assert said[3:5] == [command.replace("'", '') for command in tests]
+  assert {'ruff check', 'ruff format --check', 'mypy'} <= set(said[5:])
 
 
 @pytest.mark.parametrize('document', DOCUMENTS)

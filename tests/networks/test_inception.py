@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch_files
 from flax import traverse_util
-from golden_data import GOLDEN, load
+from golden_data import OUTSIDE, load
 
 from vqjax import weights
 from vqjax.data.photos import Photos
@@ -101,10 +101,7 @@ def test_pretrained_features_of_photographs():
   assert flipped > 0.9 > photo > to_first[1:4].min() > noisy
 
 
-@pytest.mark.skipif(
-  not (GOLDEN / 'metrics/inception_fid.npz').is_file(),
-  reason='the golden file of full width is not kept in the repository',
-)
+@pytest.mark.skipif(not OUTSIDE, reason='the repository does not keep golden files of full width')
 def test_random_weights_equal_the_reference(tmp_path):
   data = load('metrics/inception_fid')
   state = {

@@ -1,10 +1,11 @@
 """Discriminators and whole objectives of the original implementations, value by value."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_data import GOLDEN, load
+from golden_data import OUTSIDE, load
 
 from vqjax import convert, networks
 from vqjax.convert.names import PATCHGAN, STYLEGAN2
@@ -31,11 +32,24 @@ def all_close(params, torch, names):
   jax.tree.map(close, tree, convert.fill(torch, tree, names, 'gradients'))
 
 
-def means_close(stats, torch):
-  """Of BatchNorm; the running variance differs: PyTorch's is the unbiased one."""
-  expected = convert.fill(torch, {'batch_stats': stats}, PATCHGAN, 'buffers')['batch_stats']
-  for norm, values in stats.items():
+def averages_close(model, variables, x, moved, torch, passes):
+  """Running averages of BatchNorm after so many passes over batches of the shape of `x`.
+
+  Every pass keeps 0.9 of the average and adds 0.1 of its batch's value. PyTorch adds the unbiased
+  variance, which is n / (n - 1) of ours for n values a channel: what the passes added differs by
+  that factor, and what they left of the start, 0.9^passes of it, does not.
+  """
+  is_norm = lambda module, _: isinstance(module, nn.BatchNorm)
+  apply = lambda: model.apply(variables, x, capture_intermediates=is_norm, mutable=True)
+  outputs = jax.eval_shape(apply)[1]['intermediates']
+  before = variables['batch_stats']
+  expected = convert.fill(torch, {'batch_stats': moved}, PATCHGAN, 'buffers')['batch_stats']
+  assert moved
+  for norm, values in moved.items():
+    n = np.prod(outputs[norm]['__call__'][0].shape[:-1])
+    left = 0.9**passes * before[norm]['var']
     close(values['mean'], expected[norm]['mean'])
+    close(left + (values['var'] - left) * (n / (n - 1)), expected[norm]['var'])
 
 
 def test_gan_losses():
@@ -75,9 +89,7 @@ def objective_of(data, model, stats):
   return jax.jit(jax.value_and_grad(weighted, (0, 1), has_aux=True))
 
 
-@pytest.mark.parametrize(
-  'name', [n for n in ('n2', 'n3') if (GOLDEN / f'losses/patchgan_{n}.npz').is_file()]
-)
+@pytest.mark.parametrize('name', ['n2', 'n3'] if OUTSIDE else ['n2'])
 def test_patchgan(name):
   data = load(f'losses/patchgan_{name}')
   model = networks.PatchGAN(int(data['hp_ndf']), int(data['hp_n_layers']))
@@ -89,7 +101,7 @@ def test_patchgan(name):
   close(logits, data['out_logits'])
   close(slopes, data['out_gx'])
   all_close(gradient, part(data, 'out_grad/'), PATCHGAN)
-  means_close(moved, part(data, 'out_buf/'))
+  averages_close(model, variables, x, moved, part(data, 'out_buf/'), passes=1)
 
 
 def test_patchgan_with_actnorm():
@@ -195,9 +207,13 @@ def lpips_params(weights):
   return params
 
 
-@pytest.mark.parametrize(
-  'name', [n for n in OBJECTIVES if (GOLDEN / f'losses/vqloss_{n}.npz').is_file()]
-)
+KEPT = ('taming_vanilla', 'enh_hinge_adaptive')
+# Where a value lies within rounding of a kink, the slope may be that of either side. Tolerances of
+# the gradients by h and w: several times what parts the reference in float32 from its own float64.
+KINKED = {'taming_vanilla': (2e-3, 5e-4)}
+
+
+@pytest.mark.parametrize('name', OBJECTIVES if OUTSIDE else KEPT)
 def test_objective(name, monkeypatch):
   data = load(f'losses/vqloss_{name}')
   for field in ('shift', 'scale'):  # rounded to float16 when the file was made
@@ -261,16 +277,19 @@ def test_objective(name, monkeypatch):
   )
   close(y, data['out_rec'])
   close(scalars['loss'], data['out_G'])
-  close(gradient['h'], data['out_grad_h'])
-  close(gradient['w'], data['out_grad_conv_w'].transpose(2, 3, 1, 0))
+  of_h, of_w = KINKED.get(name, (1e-4, 1e-4))
+  close(gradient['h'], data['out_grad_h'], of_h)
+  close(gradient['w'], data['out_grad_conv_w'].transpose(2, 3, 1, 0), of_w)
   close(more['discriminator'], data['out_D'])
   all_close(judged, part(data, 'out_gradD/'), names)
-  if not enh:
-    means_close(moved['batch_stats'], part(data, 'out_buf/'))
+  if not enh:  # the generator's pass, then the judging of real and of fake
+    start = {'params': network.params, **network.variables}
+    after = part(data, 'out_buf/')
+    averages_close(discriminator, start, x, moved['batch_stats'], after, passes=3)
 
   # Before the GAN's start.
   close(waiting[-1]['loss'], data['out_G_before_disc_start'])
-  close(waiting[0]['h'], data['out_grad_h_before_disc_start'])
+  close(waiting[0]['h'], data['out_grad_h_before_disc_start'], of_h)
   assert {'generator', 'gan_weight'}.isdisjoint(waiting[-1])
 
   logged = part(data, 'out_log/')

@@ -62,20 +62,20 @@ def reference(name):
   return recipe, hp
 
 
-# Compiling is nearly all the time that this takes. The emitters decide about rounding, and a token
-# of the second forward pass of step 3 lies within rounding of two codes: compiled otherwise, it may
-# get the other one, and from there on the losses part by percents.
-QUICK = {
+# Compiling is nearly all the time that this takes, so XLA optimises next to nothing. What decides
+# whether the rotation run follows to the end is how it fuses operations. By its emitters, its
+# default for CPUs, all eight steps of both runs agree to 4e-6, at optimization level 0 as at 3. By
+# the older way, which compiles faster and which conftest.py therefore asks for, a rounding of 1e-7
+# in the discriminator gives a token, which lies within rounding of two codes, the other one: the
+# losses part after step 4, by 5e-4 at first and by 3 percent in the end, at either level.
+PLAIN = {
   'xla_backend_optimization_level': 0,
   'xla_llvm_disable_expensive_passes': True,
   'xla_cpu_use_fusion_emitters': True,
 }
-RUNS = ('vqgan_rotation', 'vqgan_straight_through')
 
 
-@pytest.mark.parametrize(
-  'name', [name for name in RUNS if (GOLDEN / f'training/{name}.npz').is_file()]
-)
+@pytest.mark.parametrize('name', ['vqgan_rotation', 'vqgan_straight_through'])
 def test_training_follows_the_reference(name):
   recipe, hp = reference(name)
   data = load(f'training/{name}')
@@ -98,7 +98,7 @@ def test_training_follows_the_reference(name):
     discriminator=start(abstract.discriminator, 'disc/', PATCHGAN),
   )
   step = jax.jit(
-    functools.partial(steps.train_step, recipe), static_argnames='stage', compiler_options=QUICK
+    functools.partial(steps.train_step, recipe), static_argnames='stage', compiler_options=PLAIN
   )
   for t in range(hp['steps']):
     stage = recipe.stage(t)
@@ -118,3 +118,6 @@ def test_training_follows_the_reference(name):
   np.testing.assert_allclose(y, data['final_reconstruction'], atol=2e-3)
   codebook = now.generator.params['quantizer']['codebook']
   np.testing.assert_allclose(codebook, data['final_codebook'], atol=2e-5)
+  for part, layer in (('encoder', 'conv_in'), ('decoder', 'conv_out')):
+    kernel = now.generator.params[part][layer]['kernel'].transpose(3, 2, 0, 1)
+    np.testing.assert_allclose(kernel, data[f'final_{layer}'], atol=2e-5)

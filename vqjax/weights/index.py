@@ -49,6 +49,9 @@ def _get(url):
 def _index():
   if index := os.environ.get('PIP_INDEX_URL'):
     return index
-  command = [sys.executable, '-m', 'pip', 'config', 'get', 'global.index-url']
+  # Of all the files that pip reads: `pip config get` of the pip that Python 3.11 brings looks into
+  # the user's file only.
+  command = [sys.executable, '-m', 'pip', 'config', 'list']
   pip = subprocess.run(command, capture_output=True, text=True, check=False)
-  return pip.stdout.strip() or 'https://pypi.org/simple'
+  found = re.search(r"^global\.index-url=(['\"])(.+)\1$", pip.stdout, re.MULTILINE)
+  return found[2] if found else 'https://pypi.org/simple'

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import pathlib
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -158,6 +159,11 @@ def _words(error):
   while isinstance(error, BaseException) and error.args:
     error = error.args[0]
   return ' '.join(str(error).split())
+
+
+def path(text):
+  """An argument as a path, for `type=`; what ~ stands for no shell fills in behind --out=."""
+  return pathlib.Path(text).expanduser()
 
 
 def set_data(data, arguments):

@@ -52,7 +52,7 @@ class Command(NamedTuple):
     """The arguments as a namespace; UserError if there is one wrong or missing."""
     summary, usage, *others = self.doc.split('\n\n')
     parser = _Parser(
-      usage=usage.strip().replace('\n', '\n' + ' ' * len('usage: ')),
+      usage=usage,
       description='\n\n'.join([summary, *others]),
       formatter_class=argparse.RawDescriptionHelpFormatter,
       allow_abbrev=False,

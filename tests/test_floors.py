@@ -17,7 +17,8 @@ FLOORS = (
   ('tokenizer', 'sharding', 'tensor_files', 'runs', 'commands', 'data'),
   ('weights', 'convert', 'pretrained', 'evaluation'),
   ('report', 'training'),
-  ('compare', 'export', 'reconstruct', 'tokenize', '__main__'),
+  ('compare', 'export', 'reconstruct', 'tokenize'),
+  ('__main__',),
 )
 ORDER = [name for names in FLOORS for name in names]
 FLOOR = {name: i for i, name in enumerate(ORDER)}
@@ -87,7 +88,7 @@ def test_every_file_stands_on_a_floor():
 
 
 def test_no_import_climbs():
-  roof = len(ORDER) - 1  # vqjax itself, for its version and `load`
+  roof = FLOOR['tokenize']  # vqjax itself, for its version and `load`
   climbing = [
     f'{name} imports {other}'
     for name, others in IMPORTS.items()

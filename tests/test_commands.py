@@ -270,6 +270,21 @@ def test_every_command_is_declared_alike(name, capsys):
     assert re.search(rf'^  {metavar}\b', said, re.MULTILINE), metavar
 
 
+@pytest.mark.parametrize(
+  ('name', 'argv', 'field'),
+  [
+    ('convert', ['x', '--out=~/here'], 'out'),
+    ('export', ['x', '--out=~/here'], 'out'),
+    ('weights', ['lpips', '--file=~/here'], 'file'),
+    ('prepare', ['x', '~/here'], 'out'),
+  ],
+)
+def test_the_home_folder_may_be_written_as_one_does(name, argv, field, monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  args = importlib.import_module(MODULES[name]).COMMAND.parse(argv)
+  assert getattr(args, field) == pathlib.Path('/home/me/here')
+
+
 @pytest.mark.parametrize('argv', [[], ['-h'], ['--help']], ids=str)
 def test_all_commands_are_listed_without_jax(argv):
   code = 'import sys; from vqjax.__main__ import main; main(sys.argv[1:]); print(*sys.modules)'

@@ -12,6 +12,7 @@ from golden_data import checkpoint
 from PIL import Image
 
 from configs import common
+from vqjax.__main__ import MODULES
 from vqjax.convert import __main__ as command
 from vqjax.errors import UserError
 
@@ -102,6 +103,12 @@ def test_options_of_our_programs_exist(document):
     assert files, program
     for option in re.findall(r'--(\w+)', options):
       assert re.search(rf"'(--)?{option}'", files[0].read_text()), f'{program} --{option}'
+
+
+def test_commands_by_their_short_name_exist():
+  names = re.findall(r'`vqjax ([a-z]+)', README)
+  assert names
+  assert set(names) <= MODULES.keys()
 
 
 def rows():

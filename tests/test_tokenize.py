@@ -269,7 +269,7 @@ def test_the_source_may_still_be_named_workdir(named, tmp_path, monkeypatch, cap
   monkeypatch.setattr(pretrained, 'load', load)
   with pytest.raises(SystemExit, match='error: enough'):
     commands.run(command.COMMAND, ['--step=3', *named, f'--out={tmp_path}'])
-  said = '--workdir will go: write its value alone, as in python -m vqjax.tokenize runs/rot_vqgan_'
+  said = '--workdir=SOURCE is deprecated; write SOURCE alone, as in: python -m vqjax.tokenize runs/'
   assert said * (named != ['run']) in capsys.readouterr().out
 
 

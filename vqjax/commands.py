@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import pathlib
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -25,16 +26,16 @@ class Command(NamedTuple):
   """A command, as each of their modules declares its own under the name COMMAND.
 
   Attributes:
-    doc: docstring of the module, which --help prints; the second paragraph is the usage.
+    doc: docstring of the module, which --help prints; its second paragraph is the usage.
     arguments: function that adds the arguments to a parser of argparse.
     main: function that does the work, of the parsed arguments.
-    example: a line that one could type, shown to who typed another that cannot be understood.
+    example: a complete command line, shown when the one that was typed is not understood.
     interrupted: what to do after Ctrl-C; the end of a sentence.
     memory: what to do when a device has too little memory; the end of a sentence.
-    uses_jax: whether it looks for devices; if so, only the first of several processes talks.
-    config: whether it takes --config.data.KEY=VALUE; `args.config` is a list of them, for
-      `set_data`.
-    workdir: whether it takes --workdir=SOURCE in place of SOURCE, as it once did.
+    uses_jax: whether it computes on devices; of several processes only the first logs then.
+    config: whether it takes --config.data.KEY=VALUE; `main` gets them as the list `args.config`,
+      for `set_data`.
+    workdir: whether it takes --workdir=SOURCE too, which SOURCE alone has replaced.
   """
 
   doc: str
@@ -51,7 +52,7 @@ class Command(NamedTuple):
     """The arguments as a namespace; UserError if there is one wrong or missing."""
     summary, usage, *others = self.doc.split('\n\n')
     parser = _Parser(
-      usage=usage.strip().replace('\n', '\n' + ' ' * len('usage: ')),
+      usage=usage,
       description='\n\n'.join([summary, *others]),
       formatter_class=argparse.RawDescriptionHelpFormatter,
       allow_abbrev=False,
@@ -72,7 +73,7 @@ class Command(NamedTuple):
     args = self.parse(named if self.workdir else argv)
     _open_log(self.uses_jax)
     if self.workdir and named != argv:
-      log.warning('--workdir will go: write its value alone, as in %s', self.example)
+      log.warning('--workdir=SOURCE is deprecated; write SOURCE alone, as in: %s', self.example)
     self.main(args)
 
 
@@ -105,8 +106,8 @@ class Program(NamedTuple):
 def run(command, argv=None):
   """Runs a `Command` or `Program` on arguments, by default those that were typed.
 
-  What the user can mend or has wanted ends in one line on stderr and exit status 1: a UserError, a
-  device without memory left, Ctrl-C. A function in the place of `command` is a Program's `main`.
+  A UserError, a device without memory left and Ctrl-C end in one line on stderr and exit status 1.
+  A function in the place of `command` is the `main` of a Program.
   """
   if not isinstance(command, Command | Program):
     command = Program(command)
@@ -158,6 +159,11 @@ def _words(error):
   while isinstance(error, BaseException) and error.args:
     error = error.args[0]
   return ' '.join(str(error).split())
+
+
+def path(text):
+  """An argument as a path, for `type=`; what ~ stands for no shell fills in behind --out=."""
+  return pathlib.Path(text).expanduser()
 
 
 def set_data(data, arguments):

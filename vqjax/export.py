@@ -6,8 +6,6 @@ SOURCE is anything that `vqjax.load` takes. Systems of PyTorch get a safetensors
 of their state dict; `maskgit_flax` gets flax's msgpack.
 """
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,7 +91,7 @@ def _image(model):
 
 def _arguments(parser):
   parser.add_argument('source', metavar='SOURCE', help='a run folder, or a published checkpoint')
-  parser.add_argument('--out', required=True, type=pathlib.Path, help='the file to write')
+  parser.add_argument('--out', required=True, type=commands.path, help='the file to write')
   parser.add_argument('--format', default='auto', choices=['auto', *FORMATS])
   parser.add_argument('--step', type=int, help='checkpoint of a run; the best by default')
 

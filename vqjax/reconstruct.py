@@ -2,10 +2,10 @@
 
 python -m vqjax.reconstruct SOURCE --input=PICTURES --out=OUT [--step=N]
 
-SOURCE is anything that `vqjax.load` takes. PICTURES is a picture, and OUT then a file that ends in
-.png; or a folder, and OUT a new one with a PNG of the same relative path for every picture in it.
-Every other size, in whole tokens, is compiled once, which takes seconds: many pictures go faster at
-one size.
+SOURCE is anything that `vqjax.load` takes. If PICTURES is a picture, OUT is a new file that ends in
+.png. If it is a folder, OUT is a new folder, which gets a PNG of the same relative path for every
+picture. The model is compiled once for every size, rounded up to whole tokens, and that takes
+seconds: many pictures of one size are faster than of many sizes.
 """
 
 import logging

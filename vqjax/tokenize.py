@@ -57,11 +57,11 @@ def tokenize(
   Args:
     tok: the tokenizer.
     data: section of a config, see `vqjax.data.default_data`.
-    out: the folder; one that these arguments began is gone on with.
+    out: the folder; what an earlier call with the same arguments left unfinished is completed.
     split: of the data, 'train' or 'eval'.
     batch_size: of this process, a multiple of its devices.
-    num_images: the first so many; all by default.
-    shard_size: images a shard.
+    num_images: how many, in the order of the source; all by default.
+    shard_size: images per shard.
     process_index: of this process.
     process_count: how many processes share the work.
 
@@ -113,7 +113,7 @@ def _records(index, mesh, encode, batches, start, stop, progress):
       put = sharding.put_batch(mesh, {name: batch[name] for name in ('image', 'mask')})
       yield batch, encode(put['image'], put['mask'])
 
-  # A batch is waited for when the next one is under way.
+  # The next batch is on its way to the devices before the tokens of this one are waited for.
   for (batch, found), _ in itertools.pairwise(itertools.chain(encoded(), [None])):
     rows = np.zeros(len(batch['label']), kind)
     rows['label'] = batch['label']

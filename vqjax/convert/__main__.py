@@ -60,7 +60,7 @@ def _some(published):
 
 def _arguments(parser):
   parser.add_argument('source', metavar='SOURCE', help='a published checkpoint')
-  parser.add_argument('--out', required=True, help='the run folder to write')
+  parser.add_argument('--out', required=True, type=commands.path, help='the run folder to write')
   parser.add_argument('--format', default='auto', choices=['auto', *FORMATS])
 
 

@@ -140,9 +140,9 @@ def _files(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
 
 def _arguments(parser):
   parser.add_argument(
-    'images', metavar='IMAGES', type=pathlib.Path, help='folder of images, or of ImageNet tars'
+    'images', metavar='IMAGES', type=commands.path, help='folder of images, or of ImageNet tars'
   )
-  parser.add_argument('out', metavar='OUT', type=pathlib.Path, help='folder for the shards')
+  parser.add_argument('out', metavar='OUT', type=commands.path, help='folder for the shards')
   parser.add_argument('--shards', type=int, default=16, help='files per split (%(default)s)')
 
 

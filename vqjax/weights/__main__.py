@@ -17,15 +17,13 @@ torch-fidelity publishes as weights-inception-2015-12-05-6726825d.pth (Apache-2.
 ('fc') too, for the inception score.
 """
 
-import pathlib
-
 from vqjax import commands, weights
 from vqjax.weights.sources import GROUPS
 
 
 def _arguments(parser):
   parser.add_argument('group', choices=GROUPS, help='which weights')
-  parser.add_argument('--file', type=pathlib.Path, help='a file on disk to take them from')
+  parser.add_argument('--file', type=commands.path, help='a file on disk to take them from')
 
 
 def _main(args):

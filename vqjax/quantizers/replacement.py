@@ -8,11 +8,12 @@ optimizer moments of those codes anew.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+
+from vqjax.quantizers.codebooks import at, codebook_paths, put
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,36 +198,3 @@ def _revive(core, own, key):
     learner = core.learner.reset(own['vq']['learner'], weights, replaced)
     own['vq'] = own['vq'] | {'learner': learner}
   return own, replaced
-
-
-def codebook_paths(core, variables):
-  """Paths of all nodes that hold a codebook as `core` has it, levels in their order."""
-  found = []
-
-  def visit(node, path):
-    if not isinstance(node, Mapping):
-      return
-    if getattr(node.get('codebook'), 'shape', ())[:1] == (core.num_codes,):
-      found.append(path)
-    for name, child in node.items():
-      visit(child, (*path, name))
-
-  visit(variables.get(core.codebook_owner, {}), ())
-  natural = lambda path: [(len(name), name) for name in path]  # level_2 before level_10
-  return sorted(found, key=natural)
-
-
-def at(tree, path):
-  """The node of a nested dict at `path`, or None."""
-  for name in path:
-    if name not in tree:
-      return None
-    tree = tree[name]
-  return tree
-
-
-def put(tree, path, node):
-  """A copy of a nested dict with another node at `path`."""
-  if not path:
-    return node
-  return {**tree, path[0]: put(tree[path[0]], path[1:], node)}

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from vqjax.quantizers.codebooks import at, codebook_paths, put
 from vqjax.quantizers.kmeans import kmeans
-from vqjax.quantizers.replacement import at, codebook_paths, put
 from vqjax.quantizers.vector import COUNTED, ROWS
 
 

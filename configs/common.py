@@ -2,8 +2,18 @@
 
 from ml_collections import ConfigDict
 
+from vqjax import quantizers
 from vqjax.data import default_data
 from vqjax.errors import UserError
+
+# What a config says of a quantizer even where it is the default, besides the fields of `default`:
+# what is there, the command line can change.
+SHOWN = {
+  'grouped': ('groups', 'share'),
+  'sinkhorn': ('epsilon', 'iters'),
+  'sync': ('base', 'nu'),
+  'entropy': ('weight', 'temperature'),
+}
 
 
 def default():
@@ -150,6 +160,12 @@ def model(network, **fields):
   return ConfigDict(
     {'network': network, 'dtype': 'float32', 'unit_latents': False, **pixels, **fields}
   )
+
+
+def quantizer(layer):
+  """The `quantizer` section of a layer, such as one of `vqjax.quantizers.presets`."""
+  fields = tuple(default().quantizer)
+  return ConfigDict(quantizers.spec(layer, shown={'vector': fields, **SHOWN}))
 
 
 def normal_pixels(config, mean=0.5, std=0.5, channels=3):

@@ -24,6 +24,7 @@ dropout; the original's "non-saturating" loss, whose arguments are exchanged, is
 """
 
 from configs import common
+from vqjax.quantizers import presets
 
 CHANNEL_MULT = {'vq16': (1, 1, 2, 2, 4), 'vq8': (1, 2, 2, 4)}
 DEEPEST = {'vq16': 16, 'vq8': 32}  # pixels at the level that has attention
@@ -50,9 +51,7 @@ def get_config(arg=''):
   config.model.code_dim = 8
   config.model.dtype = 'bfloat16'
 
-  config.quantizer.num_codes = 16384
-  config.quantizer.sphere = True
-  config.quantizer.unit_input = True
+  config.quantizer = common.quantizer(presets.llamagen())
 
   config.loss.l2 = 1.0
   config.loss.perceptual = 1.0

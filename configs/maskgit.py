@@ -19,6 +19,7 @@ here; what its penalty of cost 10 is multiplied by is read as half the squared s
 """
 
 from configs import common
+from vqjax.quantizers import presets
 
 
 def get_config(arg=''):
@@ -45,10 +46,7 @@ def get_config(arg=''):
   config.model.remat = False
   common.normal_pixels(config, mean=0.0, std=1.0)
 
-  config.quantizer.num_codes = 1024
-  config.quantizer.codebook_init = 'lecun_uniform'
-  with config.quantizer.ignore_type():
-    config.quantizer.regularizers = ({'name': 'entropy', 'weight': 0.1, 'temperature': 0.01},)
+  config.quantizer = common.quantizer(presets.maskgit())
 
   config.loss.l2 = 1.0
   config.loss.perceptual = 0.1

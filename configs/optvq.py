@@ -30,6 +30,7 @@ does not advance in evaluation; jitter rounds where the original truncates.
 """
 
 from configs import common
+from vqjax.quantizers import presets
 
 # channel_mult, attn_resolutions, heads.
 IMAGENET = {
@@ -80,7 +81,7 @@ def imagenet(config, arg):
   config.model.channel_mult = channel_mult
   config.model.attn_resolutions = attention
   config.model.z_channels = config.model.code_dim = 256
-  config.quantizer = quantizer(arg.method, 16384, heads)
+  config.quantizer = common.quantizer(layer(arg.method, 16384, heads))
 
   config.loss.perceptual = 3.0
   config.gan.weight = 1.0
@@ -106,27 +107,17 @@ def small_images(config, arg):
   config.model.channels = 16
   config.model.out_channels = channels
   common.normal_pixels(config, channels=channels)
-  config.quantizer = quantizer(arg.method, 1024, 4 if arg.method == 'optvq' else 1)
+  config.quantizer = common.quantizer(layer(arg.method, 1024, 4 if arg.method == 'optvq' else 1))
   config.optimizer.learning_rate = 4.5e-6 * 1024
 
 
-def quantizer(method, num_codes, heads):
-  """One codebook for all heads, under a linear map; see `presets.optvq` and its baseline."""
-  base = common.default().quantizer
-  base.num_codes = num_codes
-  base.codebook_init = 'normal'
-  base.commitment_weight = 1.0
-  base.codebook_weight = 0.25
-  with base.ignore_type():
-    if method == 'optvq':
-      base.assign = {'name': 'sinkhorn', 'epsilon': 10.0, 'iters': 5}
-    if method != 'vqgan':
-      base.transform = {'name': 'linear', 'bias': True}
-  if method != 'optvq':  # cross-entropy of the distances, in place of distances
-    base.loss = 'cross_entropy'
-    base.codebook_weight = 0.0
-  groups = 1 if method == 'vqgan' else heads
-  return common.ConfigDict({'name': 'grouped', 'groups': groups, 'share': True, 'base': base})
+def layer(method, num_codes, heads):
+  """The quantizer of a method."""
+  if method == 'optvq':
+    return presets.optvq(num_codes, heads)
+  if method == 'vqbase':
+    return presets.optvq_baseline(num_codes, heads)
+  return presets.optvq_baseline(num_codes, heads=1, projection=False)
 
 
 def demo(config, arg):

@@ -26,6 +26,7 @@ are computed, not stored, so other sizes than 256 run too; LPIPS runs without dr
 """
 
 from configs import common
+from vqjax.quantizers import presets
 
 # dim, depth, heads, mlp_dim.
 SMALL = {'dim': 512, 'depth': 8, 'heads': 8, 'mlp_dim': 2048}
@@ -58,12 +59,9 @@ def get_config(arg=''):
   config.model.remat = False
   common.normal_pixels(config, mean=0.0, std=1.0)
 
-  # The radial part of the rotated gradient is dropped.
   rotated = arg.estimator == 'rotation'
-  config.quantizer.estimator = 'tangent_rotation' if rotated else 'straight_through'
-  config.quantizer.num_codes = 8192
-  config.quantizer.sphere = True
-  config.quantizer.codebook_init = 'normal'
+  layer = presets.rotation_vit_vqgan() if rotated else presets.vit_vqgan()
+  config.quantizer = common.quantizer(layer)
 
   config.loss.l2 = 1.0
   config.loss.perceptual = 0.1

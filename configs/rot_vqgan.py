@@ -25,6 +25,7 @@ LPIPS runs without dropout; the length of the run is not published: latent-diffu
 """
 
 from configs import common
+from vqjax.quantizers import presets
 
 
 def get_config(arg=''):
@@ -34,11 +35,6 @@ def get_config(arg=''):
   config.name = 'rot_vqgan' if arg.latent == '64x64x3' else 'rot_vqgan_32x32x4'
   config.seed = 23
   config.batch_size = 16
-
-  config.quantizer.estimator = 'tangent_rotation'  # the radial part of the gradient is dropped
-  # Weights as in taming's "legacy" quantizer, which all these configs use.
-  config.quantizer.commitment_weight = 1.0
-  config.quantizer.codebook_weight = 0.25
 
   config.loss.l1 = 1.0
   config.loss.perceptual = 1.0
@@ -52,7 +48,7 @@ def get_config(arg=''):
     config.total_steps = 533_066
     config.model.channel_mult = (1, 2, 4)
     config.model.z_channels = config.model.code_dim = 3
-    config.quantizer.num_codes = 8192
+    config.quantizer = common.quantizer(presets.rotation_vqgan(8192))
     config.gan.weight = 0.75
     config.gan.start_steps = 0
     config.gan.num_layers = 3
@@ -61,7 +57,7 @@ def get_config(arg=''):
     config.model.channel_mult = (1, 2, 2, 4)
     config.model.attn_resolutions = (32,)
     config.model.z_channels = config.model.code_dim = 4
-    config.quantizer.num_codes = 16384
+    config.quantizer = common.quantizer(presets.rotation_vqgan(16384))
     config.gan.weight = 0.6
     config.gan.start_steps = 1
     config.gan.num_layers = 2

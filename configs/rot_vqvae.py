@@ -28,6 +28,7 @@ quantizer's arithmetic is float32 (the original's rotation runs in bfloat16).
 """
 
 from configs import common
+from vqjax.quantizers import presets, straight_through
 
 
 def get_config(arg=''):
@@ -53,14 +54,12 @@ def get_config(arg=''):
   cosine = arg.codebook == 'cosine'
   config.model.dtype = 'bfloat16'
   config.model.unit_latents = cosine
-  config.quantizer.sphere = cosine
-  config.quantizer.estimator = arg.estimator
   # Counts start at 0 and unused codes are left to drift, as published; init_count=1 and hold=True
   # are the better choice for a run of your own.
-  with config.quantizer.ignore_type():
-    config.quantizer.learner = {'name': 'ema', 'decay': 0.8, 'init_count': 0.0, 'hold': False}
-  config.quantizer.codebook_init = 'kaiming'
-  config.quantizer.commitment_weight = 1.0
+  layer = presets.rotation_vqvae(1024 if arg.latent == '16x16x32' else 8192, cosine=cosine)
+  if arg.estimator == 'straight_through':
+    layer = layer.clone(estimator=straight_through)
+  config.quantizer = common.quantizer(layer)
 
   config.accumulate = 8
   config.accumulate_gradients = 'sum'
@@ -81,14 +80,12 @@ def get_config(arg=''):
     config.model.z_channels = 256
     config.model.code_dim = 32
     config.model.head = 'linear_norm' if cosine else 'linear'
-    config.quantizer.num_codes = 1024
   else:
     config.batch_size = 256
     config.optimizer.learning_rate = 5e-5
     config.model.channel_mult = (1, 2, 4)
     config.model.z_channels = config.model.code_dim = 3
     config.model.head = 'none'
-    config.quantizer.num_codes = 8192
 
   if arg.demo:
     demo(config, arg)

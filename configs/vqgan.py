@@ -34,6 +34,7 @@ LPIPS runs without dropout, which the originals leave active by accident.
 """
 
 from configs import common
+from vqjax.quantizers import presets
 
 # latent: (channel_mult, attn_resolutions, z_channels and code_dim); then codes, discriminator's
 # layers, weight and start of the GAN term, batch, steps.
@@ -63,10 +64,7 @@ def get_config(arg=''):
   config.model.mid_attention = arg.model != 'f4_noattn'
   config.model.z_channels = config.model.code_dim = width
 
-  config.quantizer.num_codes = codes
-  # The paper's weights exchanged: taming's "legacy" quantizer, which all published models use.
-  config.quantizer.commitment_weight = 1.0
-  config.quantizer.codebook_weight = 0.25
+  config.quantizer = common.quantizer(presets.taming(codes))
 
   config.loss.l1 = 1.0
   config.loss.perceptual = 1.0

@@ -35,6 +35,7 @@ precision on GPUs).
 """
 
 from configs import common
+from vqjax.quantizers import presets
 
 STEPS = ('affine', 'baseline', 'kmeans', 'sync', 'replacement', 'alternating')
 
@@ -68,7 +69,7 @@ def get_config(arg=''):
     config.loss.cross_entropy = 1.0
   common.normal_pixels(config, channels=1)
 
-  quantizer(config, arg)
+  config.quantizer = common.quantizer(presets.vqtorch(step=arg.step, task=arg.task))
   if arg.step not in ('baseline', 'alternating'):
     config.seed_codebook_batches = 4
 
@@ -80,27 +81,3 @@ def get_config(arg=''):
     config.data.image_size = 16
     config.eval_images = 382
   return config
-
-
-def quantizer(config, arg):
-  """The layer of `presets.vqtorch`; weights are 10 times (1 - beta, beta), beta = 0.95."""
-  nu, lr = {'autoencoder': (2.0, 2.0), 'classifier': (1.0, 10.0)}[arg.task]
-  config.quantizer.num_codes = 256
-  config.quantizer.commitment_weight = 0.5
-  config.quantizer.codebook_weight = 9.5
-  config.quantizer.codebook_init = 'normal'
-  with config.quantizer.ignore_type():
-    if arg.step in ('sync', 'affine', 'replacement'):
-      config.quantizer.estimator = {'name': 'sync', 'base': 'straight_through', 'nu': nu}
-    if arg.step in ('affine', 'replacement'):
-      config.quantizer.transform = {'name': 'affine', 'lr': lr}
-    if arg.step == 'replacement':
-      config.quantizer.replacement = {'name': 'least_recent', 'timeout': 20}
-    if arg.step == 'alternating':
-      config.quantizer.commitment_weight = 0.0
-      config.quantizer.learner = {
-        'name': 'alternating',
-        'optimizer': 'sgd',
-        'learning_rate': 50.0,
-        'momentum': 0.9,
-      }

@@ -75,7 +75,7 @@ def _difference(tok, name, tensors):
     if not np.allclose(ours, theirs):
       return f'model.{field} is {ours}, there {theirs}'
   for field in ('sphere', 'unit_input'):
-    ours, theirs = (getattr(m.quantizer.core, field, None) for m in (tok.model, other))
+    ours, theirs = (getattr(m.quantizer, field) for m in (tok.model, other))
     if ours != theirs:
       return f'quantizer.{field} is {ours}, there {theirs}'
   latents = lambda model: jax.eval_shape(

@@ -22,7 +22,7 @@ import ml_collections
 import numpy as np
 
 import vqjax
-from vqjax import commands, pretrained, quantizers, sharding
+from vqjax import commands, pretrained, sharding
 from vqjax import data as datasets
 from vqjax.data import tokens
 from vqjax.errors import UserError
@@ -138,8 +138,8 @@ def _describe(tok, data, split, source, count, shard_size, batch_size):
     {'model': tok.config.model, 'quantizer': tok.config.quantizer, 'data': data}
   )
   config = to_json(config)
-  assign = getattr(model.quantizer.core, 'eval_assign', None)
-  batch = None if isinstance(assign, quantizers.Nearest | None) else batch_size
+  assign = model.quantizer.eval_rule
+  batch = batch_size if model.quantizer.batch_dependent else None
   if batch:
     log.warning('%s looks at the whole batch: tokens depend on --batch_size=%d', assign, batch)
   return {

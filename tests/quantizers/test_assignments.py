@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqjax.quantizers import Gumbel, Stochastic, Sync, VectorQuantizer, rotation, vector
+from vqjax.quantizers import Gumbel, Stochastic, Sync, VectorQuantizer, combinations, rotation
 
 
 def test_an_annealed_temperature_follows_its_own_step():
@@ -63,7 +63,7 @@ def test_gumbel_has_the_gradient_of_its_relaxation():
 
 
 def test_rotation_with_drawn_codes_warns():
-  vector._warn_of_draws.cache_clear()
+  combinations._warn_of_draws.cache_clear()
   with pytest.warns(UserWarning, match='known to diverge: a drawn code may lie anywhere'):
     VectorQuantizer(16, assign=Stochastic(), estimator=Sync(rotation))
 

@@ -186,7 +186,7 @@ def test_unshared_parts_have_their_own_variables():
     ),
     (
       lambda: Residual(VectorQuantizer(8, transform=RunningAffine()), 2, share=True),
-      r'Residual\.share is True, but RunningAffine.*set share=False',
+      r'Residual\.share is True, but a transform such as RunningAffine.*set share=False',
     ),
     (
       lambda: Residual(VectorQuantizer(8, loss='cross_entropy'), 2, level_loss='total'),

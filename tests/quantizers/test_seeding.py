@@ -14,7 +14,7 @@ from vqjax.quantizers import (
   kmeans,
   seed_codebooks,
 )
-from vqjax.quantizers.replacement import codebook_paths
+from vqjax.quantizers.codebooks import codebook_paths
 
 KEY = jax.random.key(0)
 

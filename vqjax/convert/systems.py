@@ -10,6 +10,7 @@ import numpy as np
 from vqjax.convert import names
 from vqjax.errors import UserError
 from vqjax.networks import vit
+from vqjax.quantizers import presets, spec, straight_through
 from vqjax.tensor_files import Record
 
 
@@ -67,8 +68,7 @@ def _cnn(tensors, level='down', block='block', middle='mid.attn_1'):
 def _vqgan(tensors, _):
   num_codes, code_dim = tensors['quantize.embedding.weight'].shape
   model = _cnn(tensors) | {'code_dim': code_dim, 'head': 'linear'}
-  quantizer = {'num_codes': num_codes, 'commitment_weight': 1.0, 'codebook_weight': 0.25}
-  return model, quantizer
+  return model, spec(presets.taming(num_codes))
 
 
 def _rotation_vqvae(tensors, content):
@@ -85,36 +85,21 @@ def _rotation_vqvae(tensors, content):
     head = 'linear_norm' if 'pre_quant_proj.1.weight' in tensors else 'linear'
   model = _cnn(tensors) | _CLIP | {'code_dim': code_dim, 'head': head, 'unit_latents': cosine}
   rotated = arguments.get('model', 'rot_vqvae') == 'rot_vqvae'
-  quantizer = {
-    'num_codes': num_codes,
-    'estimator': 'rotation' if rotated else 'straight_through',
-    'learner': {'name': 'ema', 'decay': 0.8, 'init_count': 0.0, 'hold': False},
-    'sphere': cosine,
-    'commitment_weight': 1.0,
-    'codebook_init': 'kaiming',
-  }
-  return model, quantizer
+  layer = presets.rotation_vqvae(num_codes, cosine=cosine)
+  return model, spec(layer if rotated else layer.clone(estimator=straight_through))
 
 
 def _optvq(tensors, _):
   num_codes, width = tensors['quantize.embedding.weight'].shape
   code_dim = tensors['quant_conv.weight'].shape[0]
-  base = {
-    'num_codes': num_codes,
-    'assign': {'name': 'sinkhorn', 'epsilon': 10.0, 'iters': 5},
-    'eval_assign': 'nearest',  # the authors' own tokens depend on the rest of the batch
-    'commitment_weight': 1.0,
-    'codebook_weight': 0.25,
-    'codebook_init': 'normal',
-    'transform': {'name': 'linear', 'bias': True},
-  }
   groups, rest = divmod(code_dim, width)
   if rest:
     raise UserError(
       f'the latents are {code_dim} wide and the codes {width}, which does not divide them; legal '
       'for OptVQ: equal heads.'
     )
-  quantizer = {'name': 'grouped', 'groups': groups, 'share': True, 'base': base}
+  # Its tokens by the nearest code: the authors' own depend on the rest of the batch.
+  quantizer = spec(presets.optvq(num_codes, groups))
   if 'encoder.in_fc.weight' not in tensors:
     return _cnn(tensors) | {'code_dim': code_dim, 'head': 'linear'}, quantizer
   channels = tensors['decoder.out_fc.weight'].shape[0]
@@ -136,8 +121,7 @@ def _llamagen(tensors, _):
   num_codes, code_dim = tensors['quantize.embedding.weight'].shape
   model = _cnn(tensors, 'conv_blocks', 'res', 'mid.1')
   model |= {'code_dim': code_dim, 'head': 'linear'}
-  quantizer = {'num_codes': num_codes, 'sphere': True, 'unit_input': True}
-  return model, quantizer
+  return model, spec(presets.llamagen(num_codes))
 
 
 def _vit_vqgan(tensors, _):
@@ -171,8 +155,7 @@ def _vit_vqgan(tensors, _):
     'unit_latents': False,
     **_UNIT,
   }
-  quantizer = {'num_codes': num_codes, 'sphere': True, 'codebook_init': 'normal'}
-  return model, quantizer
+  return model, spec(presets.vit_vqgan(num_codes))
 
 
 def _maskgit(tensors, _):
@@ -209,8 +192,7 @@ def _maskgit_config(channels, widths, blocks, z_channels, num_codes):
     'unit_latents': False,
     **_UNIT,
   }
-  entropy = {'name': 'entropy', 'weight': 0.1, 'temperature': 0.01}
-  return model, {'num_codes': num_codes, 'regularizers': (entropy,)}
+  return model, spec(presets.maskgit(num_codes))
 
 
 def _positions(model, image_size):

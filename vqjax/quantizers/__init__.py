@@ -7,7 +7,10 @@ z_q = vq.apply(variables, out.indices, method='lookup')
 """
 
 # Which code a row takes.
-from vqjax.quantizers.assignments import Gumbel, Nearest, Stochastic
+from vqjax.quantizers.assignments import Assignment, Gumbel, Nearest, Relaxed, Stochastic
+
+# Quantizers without a codebook: the sign of every channel ...
+from vqjax.quantizers.binary import BSQ, LFQ
 
 # A quantizer from a plain dict.
 from vqjax.quantizers.build import build
@@ -19,6 +22,7 @@ from vqjax.quantizers.composite import Grouped, Residual
 from vqjax.quantizers.estimators import (
   Directional,
   Estimator,
+  EstimatorLike,
   Reflection,
   Rotation,
   StraightThrough,
@@ -33,19 +37,23 @@ from vqjax.quantizers.estimators import (
 from vqjax.quantizers.exact_gradient import double_forward, hessian_vector
 
 # Where a codebook starts.
+from vqjax.quantizers.initializers import Initializer, NormalCodebook, uniform_codebook
 from vqjax.quantizers.kmeans import kmeans, kmeans_plus_plus, lloyd
 
-# Quantizers without a codebook.
-from vqjax.quantizers.lattice import BSQ, FSQ, LFQ
+# ... and levels of every channel.
+from vqjax.quantizers.lattice import FSQ
 
 # Who moves the codebook when it is not the gradient.
-from vqjax.quantizers.learners import Alternating, Ema, EmaState, Frozen
+from vqjax.quantizers.learners import Alternating, Ema, EmaState, Frozen, Learner
 
 # The search behind Nearest.
 from vqjax.quantizers.lookup import nearest_code
 
 # Statistics and norms.
 from vqjax.quantizers.ops import code_counts, masked_mean, perplexity, unit, usage
+
+# Optimizers by name, for Alternating.
+from vqjax.quantizers.optimizers import NamedOptimizer
 
 # The published systems, one function each: presets.taming(), presets.optvq(), ...
 from vqjax.quantizers import presets  # isort: skip
@@ -54,10 +62,19 @@ from vqjax.quantizers import presets  # isort: skip
 from vqjax.quantizers.quantizer import Quantized, Quantizer
 
 # Further terms of the loss.
-from vqjax.quantizers.regularizers import Entropy, KLToUniform, Orthogonality, kl_to_uniform
+from vqjax.quantizers.regularizers import (
+  Entropy,
+  KLToUniform,
+  Orthogonality,
+  Regularizer,
+  kl_to_uniform,
+)
 
-# Which codes are dead, and what to do about it between steps.
-from vqjax.quantizers.replacement import LeastRecent, RarelyUsed, replace_dead_codes
+# Which codes are dead.
+from vqjax.quantizers.replacement import LeastRecent, RarelyUsed, Replacement
+
+# Rows over dead codes, between steps.
+from vqjax.quantizers.reviving import replace_dead_codes
 
 # Codebooks on k-means centres, before step 0.
 from vqjax.quantizers.seeding import seed_codebooks
@@ -65,11 +82,14 @@ from vqjax.quantizers.seeding import seed_codebooks
 # The assignment of OptVQ.
 from vqjax.quantizers.sinkhorn import Sinkhorn
 
+# A plain dict from a quantizer.
+from vqjax.quantizers.spec import spec
+
 # From stored weights to codes.
-from vqjax.quantizers.transforms import Affine, Linear, RunningAffine
+from vqjax.quantizers.transforms import Affine, Linear, Observing, RunningAffine, Space, Transform
 
 # The layer.
-from vqjax.quantizers.vector import NormalCodebook, VectorQuantizer, uniform_codebook
+from vqjax.quantizers.vector import VectorQuantizer
 
 __all__ = [
   'BSQ',
@@ -77,31 +97,42 @@ __all__ = [
   'LFQ',
   'Affine',
   'Alternating',
+  'Assignment',
   'Directional',
   'Ema',
   'EmaState',
   'Entropy',
   'Estimator',
+  'EstimatorLike',
   'Frozen',
   'Grouped',
   'Gumbel',
+  'Initializer',
   'KLToUniform',
+  'Learner',
   'LeastRecent',
   'Linear',
+  'NamedOptimizer',
   'Nearest',
   'NormalCodebook',
+  'Observing',
   'Orthogonality',
   'Quantized',
   'Quantizer',
   'RarelyUsed',
   'Reflection',
+  'Regularizer',
+  'Relaxed',
+  'Replacement',
   'Residual',
   'Rotation',
   'RunningAffine',
   'Sinkhorn',
+  'Space',
   'Stochastic',
   'StraightThrough',
   'Sync',
+  'Transform',
   'VectorQuantizer',
   'build',
   'code_counts',
@@ -119,6 +150,7 @@ __all__ = [
   'replace_dead_codes',
   'rotation',
   'seed_codebooks',
+  'spec',
   'straight_through',
   'tangent_rotation',
   'uniform_codebook',

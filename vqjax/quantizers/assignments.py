@@ -1,12 +1,8 @@
-"""Which code each row takes: `(z [N D], codes [K D], *, key, mask, step) -> indices [N]`.
-
-`key` is None where there is no RNG stream `vq` and while evaluating; rows where `mask` [N] is
-false must not matter to others; `step` counts training forwards and is there for assignments that
-have a true `uses_step`. No gradient flows, except through `relaxed`, which see.
-"""
+"""Which code each row takes."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +10,57 @@ import jax.numpy as jnp
 from vqjax.quantizers import lookup
 
 HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class Assignment(Protocol):
+  """A rule by which rows take codes: `(z [N D], codes [K D], *, key, mask, step) -> indices [N]`.
+
+  No gradient flows through it. A plain function will do. A class can declare, by attributes or
+  properties that are True; what it does not declare is False:
+
+    uses_key: it draws, and so needs the RNG stream `vq`; not for evaluation.
+    uses_step: it wants the number of training forwards; the quantizer then counts them.
+    whole_batch: a row's code depends on other rows.
+    relaxes: it brings a gradient of its own, by a method `relaxed`, see `Relaxed`.
+
+  Equal settings must be equal and hash equal, as those of a frozen dataclass are: a field of a
+  quantizer is static under jit.
+  """
+
+  def __call__(
+    self,
+    z: jax.Array,
+    codes: jax.Array,
+    *,
+    key: jax.Array | None,
+    mask: jax.Array | None,
+    step: jax.Array | None,
+  ) -> jax.Array:
+    """Codes of the rows, int32 [N] in [0, K).
+
+    Args:
+      z: rows, float32 [N D].
+      codes: float32 [K D].
+      key: for a draw; None where there is no RNG stream `vq`, and while evaluating.
+      mask: rows that count [N], or None for all; others must not matter to those.
+      step: training forwards so far, int32 []; None where `uses_step` is not declared, and while
+        evaluating.
+    """
+
+
+class Relaxed(Assignment, Protocol):
+  """An assignment that declares `relaxes`: a drawn code in value, a mixture's gradient."""
+
+  def relaxed(
+    self,
+    z: jax.Array,
+    codes: jax.Array,
+    *,
+    key: jax.Array | None,
+    mask: jax.Array | None,
+    step: jax.Array | None,
+  ) -> tuple[jax.Array, jax.Array]:
+    """(indices [N], the mixture of codes [N D] whose gradient reaches `z` and `codes`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +73,15 @@ class Nearest:
 
   block: int | None = None
 
-  def __call__(self, z, codes, *, key=None, mask=None, step=None):
+  def __call__(
+    self,
+    z: jax.Array,
+    codes: jax.Array,
+    *,
+    key: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    step: jax.Array | None = None,
+  ) -> jax.Array:
     del key, mask, step  # deterministic, row by row
     return lookup.nearest_code(z, codes, block=self.block)
 
@@ -40,25 +95,27 @@ class _Sampled:
       number of training forwards.
   """
 
-  temperature: float | Callable = 1.0
+  temperature: float | Callable[[jax.Array], Any] = 1.0
+  uses_key: ClassVar[bool] = True
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not callable(self.temperature) and self.temperature <= 0:
       raise ValueError(
         f'{type(self).__name__}.temperature is {self.temperature}; legal: above 0, or a schedule.'
       )
 
   @property
-  def uses_step(self):
+  def uses_step(self) -> bool:
     return callable(self.temperature)
 
-  def _temperature(self, step):
+  def _temperature(self, step: jax.Array | None) -> jax.Array:
     if not callable(self.temperature):
       return jnp.asarray(self.temperature, jnp.float32)
+    assert step is not None  # because `uses_step`
     with jax.numpy_dtype_promotion('standard'):
       return jnp.asarray(self.temperature(step), jnp.float32)
 
-  def _noise(self, key, shape):
+  def _noise(self, key: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
     if key is None:
       raise ValueError(
         f"{type(self).__name__} draws codes and has no key; apply with rngs={{'vq': key}}, and "
@@ -81,7 +138,15 @@ class Stochastic(_Sampled):
 
   squared: bool = False
 
-  def __call__(self, z, codes, *, key=None, mask=None, step=None):
+  def __call__(
+    self,
+    z: jax.Array,
+    codes: jax.Array,
+    *,
+    key: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    step: jax.Array | None = None,
+  ) -> jax.Array:
     del mask
     z, codes = jax.lax.stop_gradient((z, codes))
     cost = squared_distances(z, codes)
@@ -101,10 +166,28 @@ class Gumbel(_Sampled):
   noise in evaluation, where the originals' tokens are random.
   """
 
-  def __call__(self, z, codes, *, key=None, mask=None, step=None):
+  relaxes: ClassVar[bool] = True
+
+  def __call__(
+    self,
+    z: jax.Array,
+    codes: jax.Array,
+    *,
+    key: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    step: jax.Array | None = None,
+  ) -> jax.Array:
     return self.relaxed(*jax.lax.stop_gradient((z, codes)), key=key, mask=mask, step=step)[0]
 
-  def relaxed(self, z, codes, *, key=None, mask=None, step=None):
+  def relaxed(
+    self,
+    z: jax.Array,
+    codes: jax.Array,
+    *,
+    key: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    step: jax.Array | None = None,
+  ) -> tuple[jax.Array, jax.Array]:
     """(indices [N], mixture of codes [N D] that carries the gradient)."""
     del mask
     logits = -squared_distances(z, codes)
@@ -114,7 +197,7 @@ class Gumbel(_Sampled):
     return jnp.argmax(noisy, axis=-1).astype(jnp.int32), mixture
 
 
-def squared_distances(z, codes):
+def squared_distances(z: jax.Array, codes: jax.Array) -> jax.Array:
   """`|z_n - c_k|^2`, never below 1e-12: [N D], [K D] -> [N K]; its root has a finite gradient."""
   z_sq, code_sq = (jnp.sum(x * x, axis=-1) for x in (z, codes))
   products = jnp.matmul(z, codes.T, precision=HIGHEST)

@@ -1,15 +1,15 @@
-"""A plain dict to a quantizer, so that a config can say which."""
+"""A plain dict to a quantizer, so that a config can say which; `spec.py` is the way back."""
 
 import dataclasses
 from collections.abc import Mapping
-
-import jax
-import optax
+from typing import Any
 
 from vqjax.quantizers import (
   assignments,
+  binary,
   composite,
   estimators,
+  initializers,
   lattice,
   learners,
   regularizers,
@@ -18,21 +18,20 @@ from vqjax.quantizers import (
   transforms,
   vector,
 )
+from vqjax.quantizers.optimizers import OPTIMIZERS, NamedOptimizer
 from vqjax.quantizers.quantizer import Quantizer
 
 # What a spec's own `name` may be.
-QUANTIZERS = {
+QUANTIZERS: dict[str, type[Quantizer]] = {
   'vector': vector.VectorQuantizer,
   'grouped': composite.Grouped,
   'residual': composite.Residual,
   'fsq': lattice.FSQ,
-  'lfq': lattice.LFQ,
-  'bsq': lattice.BSQ,
+  'lfq': binary.LFQ,
+  'bsq': binary.BSQ,
 }
 
-OPTIMIZERS = {'sgd': optax.sgd, 'adam': optax.adam}
-
-ESTIMATORS = {
+ESTIMATORS: dict[str, estimators.EstimatorLike] = {
   'straight_through': estimators.straight_through,
   'rotation': estimators.rotation,
   'tangent_rotation': estimators.tangent_rotation,
@@ -41,10 +40,10 @@ ESTIMATORS = {
   'sync': estimators.Sync(),
 }
 
-# Named values and classes that a config may name, by field. A name stands for itself, or for
+# Named values that a config may name, by field. A name stands for itself, or for
 # {'name': NAME, **settings} where it has settings.
-CHOICES = {
-  'estimator': ESTIMATORS,
+CHOICES: dict[str, dict[str, Any]] = {
+  'estimator': dict(ESTIMATORS),
   'assign': {
     'nearest': assignments.Nearest(),
     'sinkhorn': sinkhorn.Sinkhorn(),
@@ -75,23 +74,23 @@ CHOICES = {
     'kl_to_uniform': regularizers.KLToUniform(),
   },
   'codebook_init': {
-    'uniform': vector.uniform_codebook,
-    'normal': vector.NormalCodebook(),
-    'lecun_uniform': jax.nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform'),
-    # PyTorch's kaiming_uniform on a (1, K, D) tensor, whose fan-in is K * D.
-    'kaiming': jax.nn.initializers.variance_scaling(
-      2.0, 'fan_in', 'uniform', in_axis=(0, 1), out_axis=()
-    ),
+    'uniform': initializers.uniform_codebook,
+    'normal': initializers.NormalCodebook(),
+    'lecun_uniform': initializers.lecun_uniform,
+    'kaiming': initializers.kaiming,
+    'unit_normal': initializers.unit_normal,
   },
 }
 
 
-def build(spec: Mapping) -> Quantizer:
+def build(spec: Mapping[str, Any]) -> Quantizer:
   """Builds a quantizer from a dict of its fields; `name` says which, `vector` where there is none.
 
   `build({'num_codes': 8192, 'estimator': 'rotation', 'learner': {'name': 'ema', 'decay': 0.8}})`
   `build({'name': 'residual', 'depth': 4, 'base': {'num_codes': 1024}})`
   `build({'name': 'fsq', 'levels': (8, 5, 5, 5)})`
+
+  Equal dicts give equal quantizers, which hash equal.
 
   Raises:
     ValueError: an unknown field, name or setting; the message lists the legal ones.
@@ -115,21 +114,12 @@ def build(spec: Mapping) -> Quantizer:
   return kind(**fields)
 
 
-def _value(field, value):
-  if field == 'base':
-    if not isinstance(value, Mapping):
-      raise ValueError(f'base is {value!r}; legal: a dict of the fields of a quantizer.')
-    return build(value)
-  if field == 'regularizers':
-    if not isinstance(value, list | tuple):
-      raise ValueError(f'regularizers is {value!r}; legal: a list of names or of dicts.')
-    return tuple(_choose(field, entry) for entry in value)
-  if field in CHOICES:
-    return _choose(field, value)
-  return tuple(value) if isinstance(value, list) else value  # lists come from JSON; fields hash
+def choice(field: str, value: Any) -> Any:
+  """What a name, or a dict of a name and settings, stands for in a field of CHOICES.
 
-
-def _choose(field, value):
+  Raises:
+    ValueError: an unknown name or setting; the message lists the legal ones.
+  """
   if value is None and None in CHOICES[field].values():
     return None
   settings = dict(value) if isinstance(value, Mapping) else {'name': value}
@@ -137,22 +127,36 @@ def _choose(field, value):
   choices = CHOICES[field]
   if name not in choices:
     raise ValueError(f'{field} is {name!r}; legal: {", ".join(choices)}.')
-  choice = choices[name]
-  if choice is learners.Alternating:
+  found = choices[name]
+  if found is learners.Alternating:
     return _alternating(settings)
   if not settings:
-    return choice
-  known = [f.name for f in dataclasses.fields(choice)] if dataclasses.is_dataclass(choice) else []
+    return found
+  known = [f.name for f in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
   if unknown := [key for key in settings if key not in known]:
     raise ValueError(
       f'{field} {name!r} has no setting {unknown[0]!r}; it has {", ".join(known) or "none"}.'
     )
-  if isinstance(choice, estimators.Sync) and 'base' in settings:
-    settings['base'] = _choose('estimator', settings['base'])
-  return dataclasses.replace(choice, **settings)
+  if field == 'estimator' and 'base' in settings:
+    settings['base'] = choice('estimator', settings['base'])
+  return dataclasses.replace(found, **settings)
 
 
-def _alternating(settings):
+def _value(field: str, value: Any) -> Any:
+  if field == 'base':
+    if not isinstance(value, Mapping):
+      raise ValueError(f'base is {value!r}; legal: a dict of the fields of a quantizer.')
+    return build(value)
+  if field == 'regularizers':
+    if not isinstance(value, list | tuple):
+      raise ValueError(f'regularizers is {value!r}; legal: a list of names or of dicts.')
+    return tuple(choice(field, entry) for entry in value)
+  if field in CHOICES:
+    return choice(field, value)
+  return tuple(value) if isinstance(value, list) else value  # lists come from JSON; fields hash
+
+
+def _alternating(settings: dict[str, Any]) -> learners.Alternating:
   name = settings.pop('optimizer', 'sgd')
   if name not in OPTIMIZERS:
     raise ValueError(
@@ -161,6 +165,6 @@ def _alternating(settings):
   if 'learning_rate' not in settings:
     raise ValueError("learner 'alternating' needs a learning_rate; set it.")
   try:
-    return learners.Alternating(OPTIMIZERS[name](**settings))
-  except TypeError as error:
-    raise ValueError(f"learner 'alternating', optimizer {name!r}: {error}.") from error
+    return learners.Alternating(NamedOptimizer.of(name, **settings))
+  except ValueError as error:
+    raise ValueError(f"learner 'alternating', {error}") from error

@@ -1,35 +1,17 @@
 """Structures around any quantizer: groups of channels, and levels of residuals."""
 
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vqjax.quantizers import ops
-from vqjax.quantizers.estimators import Sync
-from vqjax.quantizers.quantizer import Quantized, Quantizer
+from vqjax.quantizers.quantizer import Quantized, Wrapper
 
-
-class Wrapper(Quantizer):
-  """What wrappers share: `base`, the quantizer inside, once (`share`) or in as many copies."""
-
-  def parts(self, number):
-    """Its parts in their order; to be called in setup."""
-    if self.share:
-      return [self.base] * number
-    return [self.base.fresh() for _ in range(number)]
-
-  @property
-  def core(self):
-    return self.base.core
-
-  @property
-  def num_codes(self):
-    return self.base.num_codes
-
-  def fresh(self):
-    return self.clone(parent=None, name=None, base=self.base.fresh())
+Tree = TypeVar('Tree')
 
 
 class Grouped(Wrapper):
@@ -45,30 +27,31 @@ class Grouped(Wrapper):
     share: one codebook for all groups (the default), or one for each.
   """
 
-  base: Quantizer
   groups: int = 1
   share: bool = True
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     super().__post_init__()
     if self.groups < 1:
       raise ValueError(f'Grouped.groups is {self.groups}; legal: at least 1.')
 
-  def setup(self):
-    self.group = self.parts(self.groups)
+  def setup(self) -> None:
+    self.group = self.parts(self.groups, share=self.share)
 
-  def enter(self, z):
+  def enter(self, z: jax.Array) -> jax.Array:
     if z.shape[-1] % self.groups:
       raise ValueError(
         f'z has width {z.shape[-1]}, which Grouped.groups={self.groups} does not divide.'
       )
     return self._join(self.base.enter(self._split(z)))
 
-  def select(self, z, *, train, mask=None, observe=True):
+  def select(
+    self, z: jax.Array, *, train: bool, mask: jax.Array | None = None, observe: bool = True
+  ) -> Quantized:
     z = self._split(z)
     if self.share:
       out = self.base.select(z, train=train, mask=_each(mask, z), observe=observe)
-      return out.replace(z_q=self._join(out.z_q))
+      return dataclasses.replace(out, z_q=self._join(out.z_q))
     outs = [
       part.select(z[..., i, :], train=train, mask=mask, observe=observe)
       for i, part in enumerate(self.group)
@@ -80,23 +63,25 @@ class Grouped(Wrapper):
       metrics=_mean([out.metrics for out in outs]),
     )
 
-  def observe(self, z, indices, mask=None):
+  def observe(self, z: jax.Array, indices: jax.Array, mask: jax.Array | None = None) -> None:
     z = self._split(z)
     axis = z.ndim - 2
     if self.share:
-      return self.base.observe(z, indices, _each(mask, z))
+      self.base.observe(z, indices, _each(mask, z))
+      return
     for i, part in enumerate(self.group):
       part.observe(z[..., i, :], jnp.take(indices, i, axis=axis), mask)
-    return None
 
-  def estimate(self, z, q):
+  def estimate(self, z: jax.Array, q: jax.Array) -> jax.Array:
     return self._join(self.base.estimate(self._split(z), self._split(q)))
 
-  def penalty(self, z, q, mask=None):
+  def penalty(
+    self, z: jax.Array, q: jax.Array, mask: jax.Array | None = None
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
     z, q = self._split(z), self._split(q)
     return self.base.penalty(z, q, _each(mask, z))
 
-  def lookup(self, indices):
+  def lookup(self, indices: jax.Array) -> jax.Array:
     # The axis of the groups is the first after the rows' own; inner structures have theirs behind.
     inner = indices.ndim - 1 - self.base.token_axes
     if self.share:
@@ -104,18 +89,10 @@ class Grouped(Wrapper):
     parts = [p.lookup(jnp.take(indices, i, axis=inner)) for i, p in enumerate(self.group)]
     return jnp.concatenate(parts, axis=-1)
 
-  @property
-  def token_axes(self):
-    return 1 + self.base.token_axes
-
-  @property
-  def regathers(self):
-    return self.base.regathers
-
-  def _split(self, x):
+  def _split(self, x: jax.Array) -> jax.Array:
     return x.reshape(*x.shape[:-1], self.groups, -1)
 
-  def _join(self, x):
+  def _join(self, x: jax.Array) -> jax.Array:
     return x.reshape(*x.shape[:-2], -1)
 
 
@@ -125,9 +102,9 @@ class Residual(Wrapper):
   `r_0 = z`, `q_j = base(r_j / s^j) s^j`, `r_(j+1) = r_j - sg q_j`, `z_q = sum q_j`. Zeghidour et
   al., SoundStream (arXiv 2107.03312), algorithm 1; RQ-VAE (arXiv 2203.01941) with `share=True`.
 
-  Deviation: one estimator acts on the sum, so that the encoder gets the task's gradient once. With
-  one a level on detached residuals, as vector-quantize-pytorch has it, it gets it `depth` times
-  (and so it does with Gumbel codes, whose relaxations each reach z).
+  Deviation: one estimator acts on the sum, so that the encoder gets the task's gradient once. In
+  vector-quantize-pytorch every level has its own on a detached residual, and the encoder gets the
+  gradient `depth` times; with Gumbel codes, each of whose relaxations reaches z, it does here too.
   Metrics are means over the levels.
 
   Attributes:
@@ -144,15 +121,14 @@ class Residual(Wrapper):
       [min_depth, depth] once a batch; tokens of the others are -1 and add nothing. None: all.
   """
 
-  base: Quantizer
   depth: int = 2
   share: bool = False
   gradient: str = 'sum'
   level_loss: str = 'sum'
-  scale: Any = 1.0
+  scale: float | tuple[float, ...] = 1.0
   min_depth: int | None = None
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     super().__post_init__()
     if self.depth < 1:
       raise ValueError(f'Residual.depth is {self.depth}; legal: at least 1.')
@@ -168,52 +144,50 @@ class Residual(Wrapper):
         raise ValueError(
           f'Residual.{field} is {getattr(self, field)!r}; legal: {", ".join(legal)}.'
         )
-    core = self.base.core
-    transform = getattr(core, 'transform', None)
-    if self.share and transform is not None and not transform.learned:
+    if self.share and self.base.keeps_statistics:
       raise ValueError(
-        f'Residual.share is True, but {transform} keeps statistics of one level; set share=False.'
+        'Residual.share is True, but a transform such as RunningAffine keeps statistics of one '
+        'level; set share=False.'
       )
-    inner = self.base
-    while self.share and isinstance(inner, Wrapper):
-      if isinstance(inner, Residual):
-        raise ValueError('Residual.share is True around a Residual; set share on the inner one.')
-      inner = inner.base
-    plain = getattr(core, 'loss', None) in ('l2', 'l1') and not core.regularizers
-    if self.level_loss == 'total' and not plain:
+    if self.share and self.base.has_levels:
+      raise ValueError('Residual.share is True around a Residual; set share on the inner one.')
+    if self.level_loss == 'total' and not self.base.has_penalty:
       raise ValueError(
         "Residual.level_loss='total' is a distance of z and the sum; legal: around VectorQuantizer "
         "with loss='l2' or 'l1' and no regularizers."
       )
-    if self.gradient == 'telescoped' and isinstance(getattr(core, 'estimator', None), Sync):
+    if self.gradient == 'telescoped' and self.base.copies_gradient:
       raise ValueError(
         "Residual.gradient='telescoped' takes back what Sync gives a code; legal: sum, levels."
       )
     if not np.all(np.asarray(self.scale) > 0):
       raise ValueError(f'Residual.scale is {self.scale}; legal: above 0.')
 
-  def setup(self):
-    self.level = self.parts(self.depth)
+  def setup(self) -> None:
+    self.level = self.parts(self.depth, share=self.share)
 
-  def enter(self, z):
+  def enter(self, z: jax.Array) -> jax.Array:
     return self.base.enter(z)
 
-  def select(self, z, *, train, mask=None, observe=True):
+  def select(
+    self, z: jax.Array, *, train: bool, mask: jax.Array | None = None, observe: bool = True
+  ) -> Quantized:
     own = observe and not self.share  # a shared codebook moves once, after all levels
     keep = self._kept(train)
     rest, outs, seen, total = z, [], [], jnp.zeros_like(z)
     for j, level in enumerate(self.level):
       scale = self._scale(j, z.ndim)
-      alive = mask if keep is None else jnp.broadcast_to(keep[j], z.shape[:-1])
-      if keep is not None and mask is not None:
-        alive = alive & mask
+      alive = mask
+      if keep is not None:
+        kept = jnp.broadcast_to(keep[j], z.shape[:-1])
+        alive = kept if mask is None else kept & mask
       x = rest / scale
       out = level.select(x, train=train, mask=alive, observe=own)
       q = out.z_q if self.gradient == 'sum' else level.estimate(x, out.z_q)
       q = q * scale
       if keep is not None:
         q = jnp.where(keep[j], q, 0)
-        out = out.replace(indices=jnp.where(keep[j], out.indices, -1))
+        out = dataclasses.replace(out, indices=jnp.where(keep[j], out.indices, -1))
       seen.append((x, alive))
       outs.append(out)
       total = total + q
@@ -223,7 +197,8 @@ class Residual(Wrapper):
     indices = jnp.stack([out.indices for out in outs], axis=axis)
     if train and observe and self.share and not self.is_initializing():
       rows = jnp.stack([x for x, _ in seen], axis=axis)
-      masks = None if seen[0][1] is None else jnp.stack([m for _, m in seen], axis=axis)
+      each = [m for _, m in seen if m is not None]
+      masks = jnp.stack(each, axis=axis) if each else None
       self.base.observe(rows, jnp.maximum(indices, 0), masks)
       if self.base.regathers:
         total = ops.with_value(total, self.lookup(indices))
@@ -234,19 +209,16 @@ class Residual(Wrapper):
       losses = [out.loss for out in outs]
       if keep is not None:  # a level without rows may still have a term of its codes alone
         losses = [jnp.where(alive, loss, 0) for alive, loss in zip(keep, losses, strict=True)]
-      loss = _mean(losses, keep) if self.level_loss == 'mean' else sum(losses)
+      loss = _mean(losses, keep) if self.level_loss == 'mean' else sum(losses, jnp.zeros(()))
       metrics = _mean([out.metrics for out in outs], keep)
     return Quantized(z_q=total, indices=indices, loss=loss, metrics=metrics)
 
-  def estimate(self, z, q):
+  def estimate(self, z: jax.Array, q: jax.Array) -> jax.Array:
     return q if self.gradient != 'sum' else self.base.estimate(z, q)
 
-  def penalty(self, z, q, mask=None):
-    return self.base.penalty(z, q, mask)
-
-  def lookup(self, indices):
+  def lookup(self, indices: jax.Array) -> jax.Array:
     axis = indices.ndim - 1 - self.base.token_axes
-    total = 0.0
+    total = jnp.zeros(())
     for j, level in enumerate(self.level):
       token = jnp.take(indices, j, axis=axis)
       dropped = token == -1
@@ -257,14 +229,14 @@ class Residual(Wrapper):
     return total
 
   @property
-  def token_axes(self):
-    return 1 + self.base.token_axes
+  def has_levels(self) -> bool:
+    return True
 
   @property
-  def regathers(self):
+  def regathers(self) -> bool:
     return self.share and self.base.regathers
 
-  def _kept(self, train):
+  def _kept(self, train: bool) -> jax.Array | None:
     """Which levels are used [depth], or None for all."""
     if not train or self.min_depth is None:
       return None
@@ -277,18 +249,19 @@ class Residual(Wrapper):
     number = jax.random.randint(self.make_rng('vq'), (), self.min_depth, self.depth + 1)
     return jnp.arange(self.depth) < number
 
-  def _scale(self, level, ndim):
+  def _scale(self, level: int, ndim: int) -> jax.Array:
     scale = jnp.asarray(self.scale, jnp.float32) ** level
     return scale.reshape((1,) * (ndim - scale.ndim) + scale.shape) if scale.ndim else scale
 
 
-def _each(mask, z):
+def _each(mask: jax.Array | None, z: jax.Array) -> jax.Array | None:
   """A row's mask [...] for each of its groups, `z` [... G D]."""
   return None if mask is None else jnp.broadcast_to(mask[..., None], z.shape[:-1])
 
 
-def _mean(trees, keep=None):
+def _mean(trees: Sequence[Tree], keep: jax.Array | None = None) -> Tree:
   """Mean of equal trees of scalars, of those with `keep` [len(trees)] true."""
   keep = jnp.ones(len(trees), bool) if keep is None else keep
   count = jnp.sum(keep, dtype=jnp.float32)
-  return jax.tree.map(lambda *xs: jnp.sum(jnp.where(keep, jnp.stack(xs), 0)) / count, *trees)
+  mean = lambda *xs: jnp.sum(jnp.where(keep, jnp.stack(xs), 0)) / count
+  return cast(Tree, jax.tree.map(mean, *trees))

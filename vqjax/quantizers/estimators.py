@@ -1,4 +1,4 @@
-"""What the gradient sees in place of the quantization step: `(z [N D], q [N D]) -> z_q [N D]`.
+"""What the gradient sees in place of the quantization step.
 
 Every estimator returns the code `q` itself, bit for bit, and differs only in the gradient that
 reaches `z`. Notation: `e` the encoder row, `q` its code, `g` the gradient that arrives at the
@@ -7,13 +7,32 @@ output, hats are unit vectors, `l = |q| / |e|`.
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from vqjax.quantizers import ops
+from vqjax.quantizers.declarations import declares
+
+
+class EstimatorLike(Protocol):
+  """Whatever a quantizer takes for an estimator: `(z [N D], q [N D]) -> z_q [N D]`.
+
+  The value must be `q`; what matters is the gradient. A plain function will do, or a subclass of
+  `Estimator`. A class can declare, by attributes or properties that are True; what it does not
+  declare is False:
+
+    uses_key: it is called with `key=`, where there is an RNG stream `vq`, and must do without.
+    moves_codes: a gradient of the task reaches `q` too; refused where none can move the codes.
+    copies_gradient: `q` gets a copy of a gradient that `z` gets as well.
+    needs_near_codes: it is known to diverge where codes are drawn, and so may lie anywhere.
+
+  Equal settings must be equal and hash equal, as those of a frozen dataclass are.
+  """
+
+  def __call__(self, z: jax.Array, q: jax.Array, /) -> jax.Array:
+    """`q` in value; both float32 [N D]."""
 
 
 class Estimator:
@@ -24,26 +43,30 @@ class Estimator:
   one in terms of its gradient.
   """
 
-  def __call__(self, z, q):
+  def __call__(self, z: jax.Array, q: jax.Array) -> jax.Array:
     return _code(self, z, q)
 
-  def pull_back(self, z, q, g):
+  def pull_back(self, z: jax.Array, q: jax.Array, g: jax.Array) -> jax.Array:
     """Gradient for `z` given the gradient `g` at the output; all float32 [N D]."""
     raise NotImplementedError
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _code(estimator, z, q):
+def _code(estimator: Estimator, z: jax.Array, q: jax.Array) -> jax.Array:
   del estimator, z
   return q
 
 
-def _code_fwd(estimator, z, q):
+def _code_fwd(
+  estimator: Estimator, z: jax.Array, q: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   del estimator
   return q, (z, q)
 
 
-def _code_bwd(estimator, residuals, g):
+def _code_bwd(
+  estimator: Estimator, residuals: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
   z, q = residuals
   dz = estimator.pull_back(z.astype(jnp.float32), q.astype(jnp.float32), g.astype(jnp.float32))
   return dz.astype(z.dtype), jnp.zeros_like(q)
@@ -59,7 +82,7 @@ class StraightThrough(Estimator):
   The originals write `z + sg(q - z)`, which equals `q` only up to rounding; this is `q`.
   """
 
-  def pull_back(self, z, q, g):
+  def pull_back(self, z: jax.Array, q: jax.Array, g: jax.Array) -> jax.Array:
     del z, q
     return g
 
@@ -81,14 +104,15 @@ class _LinearMap(Estimator):
   radial: Literal['keep', 'drop'] = 'keep'
   safe: bool = True
   eps: float = 1e-6
+  needs_near_codes: ClassVar[bool] = True
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for field, legal in (('scale', ('ratio', 'inv_norm', 'none')), ('radial', ('keep', 'drop'))):
       if getattr(self, field) not in legal:
         name = type(self).__name__
         raise ValueError(f'{name}.{field} is {getattr(self, field)!r}; legal: {", ".join(legal)}.')
 
-  def pull_back(self, z, q, g):
+  def pull_back(self, z: jax.Array, q: jax.Array, g: jax.Array) -> jax.Array:
     e_norm, q_norm = ops.norm(z, self.eps), ops.norm(q, self.eps)
     e, v = z / e_norm, q / q_norm
     dz = self._transposed(e, v, g)
@@ -100,7 +124,7 @@ class _LinearMap(Estimator):
       dz = jnp.where(has_direction, dz, g)
     return dz
 
-  def definition(self, z, q):
+  def definition(self, z: jax.Array, q: jax.Array) -> jax.Array:
     """The same estimator as it is defined: a linear map frozen by `jax.lax.stop_gradient`.
 
     Applies `sg[length * M]` to `e` (`radial='keep'`), or to the differentiable `e / |e|` times
@@ -114,7 +138,15 @@ class _LinearMap(Estimator):
     y = stop(self._length(e_norm, q_norm)) * self._apply(e, v, x)
     return y + stop(q - y)  # scales other than the ratio do not end at q by themselves
 
-  def _length(self, e_norm, q_norm):
+  def _transposed(self, u: jax.Array, v: jax.Array, g: jax.Array) -> jax.Array:
+    """The transposed map applied to `g`; `u` and `v` the directions of `e` and `q`."""
+    raise NotImplementedError
+
+  def _apply(self, u: jax.Array, v: jax.Array, x: jax.Array) -> jax.Array:
+    """The map itself applied to `x`."""
+    raise NotImplementedError
+
+  def _length(self, e_norm: jax.Array, q_norm: jax.Array) -> jax.Array:
     return {'ratio': q_norm / e_norm, 'inv_norm': 1 / e_norm, 'none': jnp.ones_like(e_norm)}[
       self.scale
     ]
@@ -135,12 +167,12 @@ class Rotation(_LinearMap):
   antipodal rows are finite; `safe`.
   """
 
-  def _transposed(self, u, v, g):
+  def _transposed(self, u: jax.Array, v: jax.Array, g: jax.Array) -> jax.Array:
     s = u + v  # formed explicitly: 1 + cos would cancel near the antipode
     k = 2 * _dot(s, g) / jnp.square(ops.norm(s, self.eps))
     return g + 2 * _dot(v, g) * u - k * s
 
-  def _apply(self, u, v, x):
+  def _apply(self, u: jax.Array, v: jax.Array, x: jax.Array) -> jax.Array:
     w = jax.lax.stop_gradient((u + v) / ops.norm(u + v, self.eps))
     return x - 2 * _dot(w, x) * w + 2 * _dot(u, x) * v
 
@@ -153,11 +185,11 @@ class Reflection(_LinearMap):
   Deviation: where `e` and `q` have one direction, the map is the identity and not NaN.
   """
 
-  def _transposed(self, u, v, g):
+  def _transposed(self, u: jax.Array, v: jax.Array, g: jax.Array) -> jax.Array:
     s = u - v
     return g - 2 * _dot(s, g) / jnp.square(ops.norm(s, self.eps)) * s
 
-  def _apply(self, u, v, x):
+  def _apply(self, u: jax.Array, v: jax.Array, x: jax.Array) -> jax.Array:
     return self._transposed(u, v, x)  # H is symmetric
 
 
@@ -175,31 +207,37 @@ class Sync:
     nu: at least 0.
   """
 
-  base: Callable = StraightThrough()
+  base: EstimatorLike = StraightThrough()
   nu: float = 1.0
+  moves_codes: ClassVar[bool] = True
+  copies_gradient: ClassVar[bool] = True
 
-  def __post_init__(self):
+  @property
+  def needs_near_codes(self) -> bool:
+    return declares(self.base, 'needs_near_codes')
+
+  def __post_init__(self) -> None:
     if self.nu < 0:
       raise ValueError(f'Sync.nu is {self.nu}; legal: at least 0.')
-    if isinstance(self.base, Sync | Directional):
+    if declares(self.base, 'moves_codes'):
       raise ValueError(f'Sync.base is {self.base}, which moves codes by itself; take another.')
 
-  def __call__(self, z, q):
+  def __call__(self, z: jax.Array, q: jax.Array) -> jax.Array:
     return _reaching_code(self.nu, self.base(z, jax.lax.stop_gradient(q)), q)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _reaching_code(nu, y, q):
+def _reaching_code(nu: float, y: jax.Array, q: jax.Array) -> jax.Array:
   del nu, q
   return y
 
 
-def _reaching_code_fwd(nu, y, q):
+def _reaching_code_fwd(nu: float, y: jax.Array, q: jax.Array) -> tuple[jax.Array, None]:
   del nu, q
   return y, None
 
 
-def _reaching_code_bwd(nu, _, g):
+def _reaching_code_bwd(nu: float, _: None, g: jax.Array) -> tuple[jax.Array, jax.Array]:
   return g, (nu * g.astype(jnp.float32)).astype(g.dtype)
 
 
@@ -222,12 +260,13 @@ class Directional:
 
   variance: float = 5e-3
   uses_key: ClassVar[bool] = True
+  moves_codes: ClassVar[bool] = True
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.variance < 0:
       raise ValueError(f'Directional.variance is {self.variance}; legal: at least 0.')
 
-  def __call__(self, z, q, key=None):
+  def __call__(self, z: jax.Array, q: jax.Array, key: jax.Array | None = None) -> jax.Array:
     x, code = z.astype(jnp.float32), q.astype(jnp.float32)
     step = code - x
     direction = jax.lax.stop_gradient(step)
@@ -238,7 +277,7 @@ class Directional:
     return ops.with_value(y.astype(z.dtype), q)
 
 
-def _dot(a, b):
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
   return jnp.sum(a * b, axis=-1, keepdims=True)
 
 

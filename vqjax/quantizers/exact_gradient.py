@@ -1,4 +1,4 @@
-"""The rotation paper's two studies of the gradient that straight-through only stands for.
+"""What the gradient would be without quantization: two studies of the rotation paper.
 
 Both take the loss as a function of the decoder's input, `loss([... D]) -> []`, and return its value
 at the code, exactly; the parameters that `loss` closes over get the gradient of that value alone.
@@ -6,11 +6,13 @@ They cost one more pass through the decoder, or two. The code gets no gradient, 
 estimator: a learner or a codebook loss moves it. Fifty et al. (ICLR 2025), Table 1.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 
-def double_forward(loss, z, q):
+def double_forward(loss: Callable[[jax.Array], jax.Array], z: jax.Array, q: jax.Array) -> jax.Array:
   """`loss(q)` in value, with the gradient at `z` itself: `dz = grad loss(z)`, `dq = 0`.
 
   Deviation: the original adds 1e-6 of the second pass to value and parameters' gradient.
@@ -19,7 +21,7 @@ def double_forward(loss, z, q):
   return _with_gradient(loss, z, q, jax.grad(loss)(z32))
 
 
-def hessian_vector(loss, z, q):
+def hessian_vector(loss: Callable[[jax.Array], jax.Array], z: jax.Array, q: jax.Array) -> jax.Array:
   """`loss(q)` in value, with the gradient at `z` to first order.
 
   `dz = grad loss(q) + H(q) (z - q)`, `dq = 0`. Deviation: float32 throughout; the original rounds
@@ -30,14 +32,17 @@ def hessian_vector(loss, z, q):
   return _with_gradient(loss, z, q, gradient + correction)
 
 
-def _fixed(z, q):
+def _fixed(z: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Both in float32 and without gradient, once their shapes agree."""
   if z.shape != q.shape:  # a loss of one of them would not notice
     raise ValueError(f'q has shape {q.shape}; legal: that of z, {z.shape}.')
-  return tuple(jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (z, q))
+  z32, q32 = (jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (z, q))
+  return z32, q32
 
 
-def _with_gradient(loss, z, q, gradient):
+def _with_gradient(
+  loss: Callable[[jax.Array], jax.Array], z: jax.Array, q: jax.Array, gradient: jax.Array
+) -> jax.Array:
   """`loss(sg q)`, and `gradient` for z. No custom_vjp: `loss` may close over traced parameters."""
   pull = jnp.vdot(z.astype(jnp.float32), jax.lax.stop_gradient(gradient))
   value = loss(jax.lax.stop_gradient(q.astype(jnp.float32)))

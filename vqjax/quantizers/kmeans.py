@@ -9,7 +9,14 @@ from vqjax.quantizers import lookup, ops
 
 
 @functools.partial(jax.jit, static_argnames=('num_codes', 'farthest_first'))
-def kmeans_plus_plus(key, rows, num_codes, *, mask=None, farthest_first=False):
+def kmeans_plus_plus(
+  key: jax.Array,
+  rows: jax.Array,
+  num_codes: int,
+  *,
+  mask: jax.Array | None = None,
+  farthest_first: bool = False,
+) -> jax.Array:
   """Rows drawn as starting centres: each with probability `D(x)^2 / sum D^2`.
 
   `D(x)` is the distance to the nearest centre so far; the first is uniform. Arthur and
@@ -35,12 +42,12 @@ def kmeans_plus_plus(key, rows, num_codes, *, mask=None, farthest_first=False):
   rows, mask = _checked(rows, mask, num_codes)
   first_key, draw_key, noise_key = jax.random.split(key, 3)
 
-  def draw(key, weights):
+  def draw(key: jax.Array, weights: jax.Array) -> jax.Array:
     """An index with probability in proportion to `weights` [N]; uniform where all are zero."""
     weights = jnp.where(jnp.any(weights > 0), weights, mask.astype(jnp.float32))
     return jax.random.categorical(key, jnp.log(weights))
 
-  def add(k, state):
+  def add(k: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     centres, nearest = state
     key = jax.random.fold_in(draw_key, k)
     weights = jnp.where(mask, nearest, 0)
@@ -55,20 +62,33 @@ def kmeans_plus_plus(key, rows, num_codes, *, mask=None, farthest_first=False):
 
   # `rows[index]` would gather sharded rows, whole, for every centre.
   places = jnp.arange(rows.shape[0])
-  take = lambda index: jnp.sum(jnp.where((places == index)[:, None], rows, 0), axis=0)
-  distance = lambda row: jnp.sum(jnp.square(rows - row[None]), axis=-1)
+
+  def take(index: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.where((places == index)[:, None], rows, 0), axis=0)
+
+  def distance(row: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.square(rows - row[None]), axis=-1)
+
   off = rows - ops.mean_row(rows, mask)[None]
   deviation = jnp.sqrt(ops.masked_mean(jnp.square(off), mask))
   size = jnp.sqrt(ops.masked_mean(jnp.square(rows), mask))
   spread = jnp.maximum(1e-3 * deviation, jnp.where(size > 0, 1e-5 * size, 1e-3))
   first = take(draw(first_key, mask.astype(jnp.float32)))
   centres = jnp.zeros((num_codes, rows.shape[1]), jnp.float32).at[0].set(first)
-  centres, _ = jax.lax.fori_loop(1, num_codes, add, (centres, distance(first)))
-  return centres
+  start = centres, distance(first)
+  found: tuple[jax.Array, jax.Array] = jax.lax.fori_loop(1, num_codes, add, start)
+  return found[0]
 
 
 @functools.partial(jax.jit, static_argnames=('iters', 'sphere'))
-def lloyd(rows, codes, iters, *, mask=None, sphere=False):
+def lloyd(
+  rows: jax.Array,
+  codes: jax.Array,
+  iters: int,
+  *,
+  mask: jax.Array | None = None,
+  sphere: bool = False,
+) -> jax.Array:
   """Lloyd's iterations: each code to the mean of the rows nearest to it; one without rows stays.
 
   Args:
@@ -86,7 +106,7 @@ def lloyd(rows, codes, iters, *, mask=None, sphere=False):
     raise ValueError(f'iters is {iters}; legal: at least 0.')
   rows, mask = _checked(rows, mask, codes.shape[0])
 
-  def step(_, codes):
+  def step(_: jax.Array, codes: jax.Array) -> jax.Array:
     indices = lookup.nearest_code(rows, codes)
     counts = ops.code_counts(indices, codes.shape[0], mask)[:, None]
     sums = jnp.zeros_like(codes).at[indices].add(rows)  # rows that do not count are zero
@@ -96,16 +116,30 @@ def lloyd(rows, codes, iters, *, mask=None, sphere=False):
       moved = ops.unit(moved)
     return jnp.where(has_mean, moved, codes)
 
-  return jax.lax.fori_loop(0, iters, step, codes)
+  moved: jax.Array = jax.lax.fori_loop(0, iters, step, codes)
+  return moved
 
 
-def kmeans(key, rows, num_codes, *, iters=10, mask=None, sphere=False, farthest_first=False):
+def kmeans(
+  key: jax.Array,
+  rows: jax.Array,
+  num_codes: int,
+  *,
+  iters: int = 10,
+  mask: jax.Array | None = None,
+  sphere: bool = False,
+  farthest_first: bool = False,
+) -> jax.Array:
   """`kmeans_plus_plus`, then `iters` of `lloyd`: K centres of rows [N D], float32 [K D]."""
   codes = kmeans_plus_plus(key, rows, num_codes, mask=mask, farthest_first=farthest_first)
-  return lloyd(rows, ops.unit(codes) if sphere else codes, iters, mask=mask, sphere=sphere)
+  start = ops.unit(codes) if sphere else codes
+  moved: jax.Array = lloyd(rows, start, iters, mask=mask, sphere=sphere)
+  return moved
 
 
-def _checked(rows, mask, num_codes):
+def _checked(
+  rows: jax.Array, mask: jax.Array | None, num_codes: int
+) -> tuple[jax.Array, jax.Array]:
   """(rows with zeros where they do not count, which do)."""
   if rows.ndim != 2 or rows.shape[0] == 0:
     raise ValueError(f'rows have shape {rows.shape}; legal: [N D] with at least one row.')

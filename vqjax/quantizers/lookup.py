@@ -1,6 +1,7 @@
-"""Exact nearest code in bounded memory: the one door for accelerator kernels."""
+"""Exact nearest code in bounded memory; an accelerator kernel for it would go here."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ MAX_SCORES = 2**26
 MAX_SCORES_CPU = 2**20
 
 
-def nearest_code(z, codes, *, block=None):
+def nearest_code(z: jax.Array, codes: jax.Array, *, block: int | None = None) -> jax.Array:
   """Index of the nearest code of each row, `argmin_k |z - c_k|^2`.
 
   Scans blocks of codes with a running best, so an N x K matrix never exists at large K and a
@@ -31,28 +32,32 @@ def nearest_code(z, codes, *, block=None):
   z, codes = jax.lax.stop_gradient((z, codes))
   if block is not None:
     return _scan(z, codes, block=block)
-  fitting = lambda scores: max(scores // max(z.shape[0], 1) // 128, 1) * 128
-  return jax.lax.platform_dependent(
+
+  def fitting(scores: int) -> int:
+    return max(scores // max(z.shape[0], 1) // 128, 1) * 128
+
+  indices: jax.Array = jax.lax.platform_dependent(
     z,
     codes,
     cpu=functools.partial(_scan, block=fitting(MAX_SCORES_CPU)),
     default=functools.partial(_scan, block=fitting(MAX_SCORES)),
   )
+  return indices
 
 
-def _scan(z, codes, *, block):
+def _scan(z: jax.Array, codes: jax.Array, *, block: int) -> jax.Array:
   num_codes = codes.shape[0]
 
-  def score(codes, places):
+  def score(codes: jax.Array, places: jax.Array) -> jax.Array:
     # argmin |z - c|^2 = argmax z.c - |c|^2 / 2; |z|^2 is the same for all codes.
     half_norms = jnp.where(places < num_codes, jnp.sum(codes * codes, axis=-1) / 2, jnp.inf)
     products = jnp.matmul(z, codes.T, precision=jax.lax.Precision.HIGHEST)
-    return jax.lax.optimization_barrier(products) - half_norms[None]
+    return barrier(products) - half_norms[None]
 
   return argmax_over_blocks(score, in_blocks(codes, block), z.shape[0])
 
 
-def in_blocks(codes, block):
+def in_blocks(codes: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
   """Codes [K D] in M blocks of at most `block`: (codes [M b D], places int32 [M b]).
 
   Places count on through the padding of the last block, where they are K and more.
@@ -64,12 +69,14 @@ def in_blocks(codes, block):
   return codes, jnp.arange(padded, dtype=jnp.int32).reshape(-1, block)
 
 
-def argmax_over_blocks(score, blocks, num_rows):
+def argmax_over_blocks(
+  score: Callable[..., jax.Array], blocks: tuple[jax.Array, ...], num_rows: int
+) -> jax.Array:
   """Place of the best score of each row: the first of equals, 0 for rows of NaN or -inf.
 
   Args:
-    score: scores [N b] of a block, -inf in the padding. They are used twice, so an
-      `optimization_barrier` must keep the compiler from computing them in two ways.
+    score: scores [N b] of a block, -inf in the padding. They are used twice, so a `barrier` must
+      keep the compiler from computing them in two ways.
     blocks: a tuple of arrays [M b ...], arguments of `score`; places last.
     num_rows: N.
 
@@ -77,7 +84,9 @@ def argmax_over_blocks(score, blocks, num_rows):
     int32 [N].
   """
 
-  def scan_block(best, block):
+  def scan_block(
+    best: tuple[jax.Array, jax.Array], block: tuple[jax.Array, ...]
+  ) -> tuple[tuple[jax.Array, jax.Array], None]:
     scores, places = score(*block), block[-1]
     # Two plain reductions: XLA's argmax is half as fast on a CPU.
     top = jnp.max(scores, axis=-1)
@@ -88,3 +97,9 @@ def argmax_over_blocks(score, blocks, num_rows):
   num_places = blocks[-1].size
   first = jnp.full(num_rows, -jnp.inf, jnp.float32), jnp.zeros(num_rows, jnp.int32)
   return jax.lax.scan(scan_block, first, blocks)[0][1]
+
+
+def barrier(x: jax.Array) -> jax.Array:
+  """`x`, computed once: the compiler moves nothing across it."""
+  same: jax.Array = jax.lax.optimization_barrier(x)  # type: ignore[no-untyped-call] # jax has none
+  return same

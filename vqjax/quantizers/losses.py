@@ -9,7 +9,14 @@ from vqjax.quantizers.assignments import squared_distances
 KINDS = ('l2', 'l1', 'cross_entropy')
 
 
-def terms(kind, z, q, codes, indices, mask=None):
+def terms(
+  kind: str,
+  z: jax.Array,
+  q: jax.Array,
+  codes: jax.Array | None,
+  indices: jax.Array | None,
+  mask: jax.Array | None = None,
+) -> dict[str, jax.Array]:
   """Commitment and codebook term, unweighted.
 
   `l2`: `mean((z - sg q)^2)` and `mean((sg z - q)^2)`; `l1` with absolute values; means over all
@@ -21,8 +28,8 @@ def terms(kind, z, q, codes, indices, mask=None):
     kind: one of KINDS.
     z: rows [N D].
     q: their codes [N D].
-    codes: [K D]; for cross_entropy.
-    indices: int32 [N]; for cross_entropy.
+    codes: [K D]; for cross_entropy, None will do for the others.
+    indices: int32 [N]; likewise.
     mask: rows that count [N], or None.
 
   Returns:
@@ -30,6 +37,8 @@ def terms(kind, z, q, codes, indices, mask=None):
   """
   stop = jax.lax.stop_gradient
   if kind == 'cross_entropy':
+    assert codes is not None
+    assert indices is not None
     logits = -jnp.sqrt(squared_distances(z, codes))
     chosen = jnp.take_along_axis(logits, indices[:, None], axis=1)
     surprise = jax.nn.logsumexp(logits, axis=1, keepdims=True) - chosen

@@ -1,17 +1,36 @@
-"""Further terms of a codebook's loss: `(z [N D], codes [K D], mask [N]) -> []`, unweighted.
-
-The quantizer adds `weight` times the value to its loss and reports the value under `name`.
-"""
+"""Further terms of a codebook's loss."""
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from vqjax.quantizers import ops
 from vqjax.quantizers.assignments import squared_distances
+
+
+class Regularizer(Protocol):
+  """A further term of the loss: `(z [N D], codes [K D], mask [N]) -> []`, unweighted.
+
+  The quantizer adds `weight` times the value to its loss and reports the value under `name`. A
+  class can declare `codes_only = True`: its gradient reaches the codes alone, so that it is refused
+  where none can move them.
+
+  Attributes:
+    weight: in the loss.
+    name: in the metrics.
+  """
+
+  @property
+  def weight(self) -> float: ...
+
+  @property
+  def name(self) -> str: ...
+
+  def __call__(self, z: jax.Array, codes: jax.Array, mask: jax.Array | None, /) -> jax.Array:
+    """The term, float32 []; rows `z` where `mask` is false must not matter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +58,13 @@ class Entropy:
   squared: bool = True
   name: ClassVar[str] = 'entropy'
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.temperature <= 0:
       raise ValueError(f'Entropy.temperature is {self.temperature}; legal: above 0.')
     if self.max_rows < 1:
       raise ValueError(f'Entropy.max_rows is {self.max_rows}; legal: at least 1.')
 
-  def __call__(self, z, codes, mask=None):
+  def __call__(self, z: jax.Array, codes: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     every = _stride(z.shape[0], self.max_rows)
     z, mask = z[::every], None if mask is None else mask[::every]
     cost = squared_distances(_counted(z, mask), codes)
@@ -72,12 +91,13 @@ class Orthogonality:
   weight: float = 1.0
   max_codes: int = 8192
   name: ClassVar[str] = 'orthogonality'
+  codes_only: ClassVar[bool] = True
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.max_codes < 1:
       raise ValueError(f'Orthogonality.max_codes is {self.max_codes}; legal: at least 1.')
 
-  def __call__(self, z, codes, mask=None):
+  def __call__(self, z: jax.Array, codes: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     del z, mask
     codes = ops.unit(codes[:: -(-codes.shape[0] // self.max_codes)])
     cosines = jnp.matmul(codes, codes.T, precision=jax.lax.Precision.HIGHEST)
@@ -94,11 +114,11 @@ class KLToUniform:
   weight: float = 5e-4
   name: ClassVar[str] = 'kl_to_uniform'
 
-  def __call__(self, z, codes, mask=None):
+  def __call__(self, z: jax.Array, codes: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     return kl_to_uniform(-squared_distances(_counted(z, mask), codes), mask)
 
 
-def kl_to_uniform(logits, mask=None):
+def kl_to_uniform(logits: jax.Array, mask: jax.Array | None = None) -> jax.Array:
   """`mean_n sum_k p log(K p + 1e-10)`, `p = softmax(logits)`: [N K] -> [], at least 0."""
   p = jax.nn.softmax(logits, axis=-1)
   return ops.masked_mean(
@@ -106,7 +126,7 @@ def kl_to_uniform(logits, mask=None):
   )
 
 
-def _stride(rows, most):
+def _stride(rows: int, most: int) -> int:
   """The smallest stride that leaves at most `most` rows and has no divisor with their number.
 
   Rows are pixels of B x H x W grids: a stride that divides W would see some columns only.
@@ -117,6 +137,6 @@ def _stride(rows, most):
   return stride
 
 
-def _counted(z, mask):
+def _counted(z: jax.Array, mask: jax.Array | None) -> jax.Array:
   """Masked rows as zeros: a NaN there would reach the gradient of the codes."""
   return z if mask is None else jnp.where(mask[:, None], z, 0)

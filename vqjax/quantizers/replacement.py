@@ -1,18 +1,53 @@
-"""Reviving dead codes: the layer watches its codes, a pure edit between steps replaces them.
+"""Which codes are dead. The layer watches its codes; `reviving.py` replaces them between steps.
 
-A policy, `VectorQuantizer.replacement`, says what dead means. In every training forward the layer
-notes which codes were taken and keeps a pool of random rows of its own: of its group, of its
-level's residual, in the space of its codes. `replace_dead_codes` then writes pool rows over dead
-codes, whoever owns the codebook, on the weights' side of a transform, and starts counts and
-optimizer moments of those codes anew.
+In every training forward the layer notes which codes were taken, and keeps a pool of rows drawn at
+random from those that this codebook saw: in a group, slices of the rows; in a level of a residual,
+what the levels before left over; under a transform or on a sphere, rows as codes are compared with
+them.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
+
+Watched = dict[str, jax.Array]  # {'state': [K], 'pool': [P D], 'pool_size': []}
+
+
+class Replacement(Protocol):
+  """A policy of what dead means; pure functions of what the layer has watched.
+
+  Attributes:
+    noise: a revived code is its row plus normal noise of this fraction of the row's length per
+      element.
+    start: the state of a code at its start, and of one just revived.
+  """
+
+  @property
+  def noise(self) -> float: ...
+
+  @property
+  def start(self) -> float: ...
+
+  def init(self, num_codes: int, width: int) -> Watched:
+    """At the start, for K codes of width D: {'state': [K], 'pool': [P D], 'pool_size': []}."""
+
+  def observe(
+    self, now: Watched, key: jax.Array, counts: jax.Array, rows: jax.Array, mask: jax.Array
+  ) -> Watched:
+    """After a training forward.
+
+    Args:
+      now: as `init` or the last `observe` made it.
+      key: for the draw of rows.
+      counts: rows that took each code [K].
+      rows: as codes are compared with them [N D].
+      mask: rows that count [N].
+    """
+
+  def dead(self, state: jax.Array) -> jax.Array:
+    """Which codes are dead: [K] -> bool [K]."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +67,7 @@ class _Policy:
   # What this policy keeps of each code at its start, and for a code just revived.
   start: ClassVar[float]
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.noise < 0:
       raise ValueError(f'{type(self).__name__}.noise is {self.noise}; legal: at least 0.')
     if self.max_per_step is not None and self.max_per_step < 1:
@@ -40,8 +75,7 @@ class _Policy:
         f'{type(self).__name__}.max_per_step is {self.max_per_step}; legal: at least 1, or None.'
       )
 
-  def init(self, num_codes, width):
-    """State of K codes of width D: {'state': [K], 'pool': [P D], 'pool_size': []}."""
+  def init(self, num_codes: int, width: int) -> Watched:
     pool = min(num_codes, self.max_per_step or num_codes)
     return {
       'state': jnp.full(num_codes, self.start, jnp.float32),
@@ -49,8 +83,9 @@ class _Policy:
       'pool_size': jnp.zeros((), jnp.int32),
     }
 
-  def observe(self, now, key, counts, rows, mask):
-    """After a forward: counts [K] of its codes, its rows [N D], those with `mask` [N] true."""
+  def observe(
+    self, now: Watched, key: jax.Array, counts: jax.Array, rows: jax.Array, mask: jax.Array
+  ) -> Watched:
     some = jnp.any(mask)
     size = min(now['pool'].shape[0], rows.shape[0])
     draw = jnp.where(mask, jax.random.uniform(key, mask.shape), -1)
@@ -63,11 +98,11 @@ class _Policy:
       'pool_size': jnp.where(some, valid, now['pool_size']),
     }
 
-  def update(self, state, counts):
+  def update(self, state: jax.Array, counts: jax.Array) -> jax.Array:
+    """The state [K] after a forward whose rows took the codes `counts` [K] times."""
     raise NotImplementedError
 
-  def dead(self, state):
-    """Which codes are dead: [K] -> bool [K]."""
+  def dead(self, state: jax.Array) -> jax.Array:
     raise NotImplementedError
 
 
@@ -81,15 +116,15 @@ class LeastRecent(_Policy):
   timeout: int = 100
   start: ClassVar[float] = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     super().__post_init__()
     if self.timeout < 1:
       raise ValueError(f'LeastRecent.timeout is {self.timeout}; legal: at least 1.')
 
-  def update(self, state, counts):
+  def update(self, state: jax.Array, counts: jax.Array) -> jax.Array:
     return jnp.where(counts > 0, 0, state + 1)
 
-  def dead(self, state):
+  def dead(self, state: jax.Array) -> jax.Array:
     return state >= self.timeout
 
 
@@ -111,122 +146,15 @@ class RarelyUsed(_Policy):
   decay: float = 0.98
   start: ClassVar[float] = 1.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     super().__post_init__()
     for field in ('threshold', 'decay'):
       if not 0 < getattr(self, field) < 1:
         raise ValueError(f'RarelyUsed.{field} is {getattr(self, field)}; legal: 0 < {field} < 1.')
 
-  def update(self, state, counts):
+  def update(self, state: jax.Array, counts: jax.Array) -> jax.Array:
     share = counts * (counts.shape[0] / jnp.maximum(jnp.sum(counts), 1))
     return self.decay * state + (1 - self.decay) * share
 
-  def dead(self, state):
+  def dead(self, state: jax.Array) -> jax.Array:
     return state < self.threshold
-
-
-def replace_dead_codes(quantizer, variables, key, *, opt_state=None):
-  """Overwrites dead codes by rows of the last training forward: a pure edit between two steps.
-
-  Args:
-    quantizer: the quantizer, with whatever wrappers, whose `replacement` is set.
-    variables: {'params': ..., 'vq': ...}, its own or those of a model that it is a part of.
-    key: of the noise.
-    opt_state: of any optax optimizer of `params`, to start moments of replaced codes anew: arrays
-      of the codebook's shape under its path. Factored statistics are left as they are.
-
-  Returns:
-    (variables, opt_state).
-
-  Raises:
-    ValueError: the quantizer has no `replacement`, or the variables none of its state.
-  """
-  core = quantizer.core
-  if not hasattr(core, 'replacement'):
-    raise ValueError(f'{type(core).__name__} has no codes to replace; legal: VectorQuantizer.')
-  if core.replacement is None:
-    raise ValueError(
-      f'{type(core).__name__}.replacement is None; set it to LeastRecent() or RarelyUsed().'
-    )
-  watched = variables.get('vq', {})
-  paths = codebook_paths(core, variables)
-  paths = [path for path in paths if 'replacement' in (at(watched, path) or {})]
-  if not paths:
-    raise ValueError(
-      "variables have no 'replacement' under 'vq'; initialise with the replacement in place."
-    )
-  edited = dict(variables)
-  for path, path_key in zip(paths, jax.random.split(key, len(paths)), strict=True):
-    own = {name: at(tree, path) for name, tree in edited.items()}
-    own, replaced = _revive(core, own, path_key)
-    edited |= {n: put(edited[n], path, node) for n, node in own.items() if node is not None}
-    if core.learner is None and opt_state is not None:
-      shape = own['params']['codebook'].shape
-      opt_state = _reset_moments(opt_state, (*path, 'codebook'), shape, replaced)
-  return edited, opt_state
-
-
-def _reset_moments(opt_state, path, shape, replaced):
-  """Zeros in the rows `replaced` [K] of all arrays of that shape [K D] that stand at `path`."""
-
-  def reset(leaf_path, leaf):
-    names = tuple(entry.key for entry in leaf_path if isinstance(entry, jax.tree_util.DictKey))
-    if names[-len(path) :] != path or jnp.shape(leaf) != shape:
-      return leaf
-    return jnp.where(replaced[:, None], 0, leaf)
-
-  return jax.tree_util.tree_map_with_path(reset, opt_state)
-
-
-def _revive(core, own, key):
-  """Replaces the dead codes of one codebook; returns (its variables, replaced [K])."""
-  policy, owner = core.replacement, core.codebook_owner
-  now, weights = own['vq']['replacement'], own[owner]['codebook']
-  dead = policy.dead(now['state'])
-  rank = jnp.cumsum(dead) - 1  # the r-th dead code takes the r-th row of the pool
-  replaced = dead & (rank < now['pool_size'])
-  rows = now['pool'][jnp.clip(rank, 0, now['pool'].shape[0] - 1)]  # [K D]
-  length = jnp.linalg.norm(rows, axis=-1, keepdims=True)
-  rows = rows + policy.noise * length * jax.random.normal(key, rows.shape, jnp.float32)
-  fresh = core.space(own).inverse(rows, jnp.arange(core.num_codes))
-  weights = jnp.where(replaced[:, None], fresh, weights)
-  state = jnp.where(replaced, policy.start, now['state'])
-  own = own | {'vq': own['vq'] | {'replacement': now | {'state': state}}}
-  own[owner] = own[owner] | {'codebook': weights}
-  if core.learner is not None:
-    learner = core.learner.reset(own['vq']['learner'], weights, replaced)
-    own['vq'] = own['vq'] | {'learner': learner}
-  return own, replaced
-
-
-def codebook_paths(core, variables):
-  """Paths of all nodes that hold a codebook as `core` has it, levels in their order."""
-  found = []
-
-  def visit(node, path):
-    if not isinstance(node, Mapping):
-      return
-    if getattr(node.get('codebook'), 'shape', ())[:1] == (core.num_codes,):
-      found.append(path)
-    for name, child in node.items():
-      visit(child, (*path, name))
-
-  visit(variables.get(core.codebook_owner, {}), ())
-  natural = lambda path: [(len(name), name) for name in path]  # level_2 before level_10
-  return sorted(found, key=natural)
-
-
-def at(tree, path):
-  """The node of a nested dict at `path`, or None."""
-  for name in path:
-    if name not in tree:
-      return None
-    tree = tree[name]
-  return tree
-
-
-def put(tree, path, node):
-  """A copy of a nested dict with another node at `path`."""
-  if not path:
-    return node
-  return {**tree, path[0]: put(tree[path[0]], path[1:], node)}

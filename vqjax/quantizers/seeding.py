@@ -1,21 +1,34 @@
 """Seeding codebooks by k-means from the first features, before step 0."""
 
+from collections.abc import Mapping
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 
+from vqjax.quantizers.codebooks import CodebookLayer, at, codebook_paths, put
 from vqjax.quantizers.kmeans import kmeans
-from vqjax.quantizers.replacement import at, codebook_paths, put
+from vqjax.quantizers.quantizer import Quantizer
 from vqjax.quantizers.vector import COUNTED, ROWS
 
 
-def seed_codebooks(quantizer, variables, z, key, *, mask=None, iters=10, farthest_first=False):
+def seed_codebooks(
+  quantizer: Quantizer,
+  variables: Mapping[str, Any],
+  z: jax.Array,
+  key: jax.Array,
+  *,
+  mask: jax.Array | None = None,
+  iters: int = 10,
+  farthest_first: bool = False,
+) -> Mapping[str, Any]:
   """Puts the codes of every codebook on the k-means centres of the rows that it sees.
 
   `quantizer` may have any wrappers; each codebook is seeded from its own rows: of its group, and
   of the residual that the levels before it, already seeded, leave over; a shared one from those
-  of all. Centres are found by k-means++ and Lloyd's iterations (kmeans.py), written on the
-  weights' side of a transform, and a learner starts from them. Fewer rows than codes still give K
-  codes.
+  of all. Centres are found by k-means++ and Lloyd's iterations (kmeans.py). Under a
+  transform the weights become those whose codes are the centres; a learner starts from there. Fewer
+  rows than codes still give K codes.
 
   Args:
     quantizer: the quantizer whose codebooks to seed.
@@ -32,9 +45,10 @@ def seed_codebooks(quantizer, variables, z, key, *, mask=None, iters=10, farthes
   Raises:
     ValueError: a quantizer without a codebook.
   """
-  core = quantizer.core
-  if not hasattr(core, 'codebook_init'):
-    raise ValueError(f'{type(core).__name__} has no codebook to seed; legal: VectorQuantizer.')
+  if not quantizer.has_codebook:
+    kind = type(quantizer.core).__name__
+    raise ValueError(f'{kind} has no codebook to seed; legal: VectorQuantizer.')
+  core = cast(CodebookLayer, quantizer.core)
   owner = core.codebook_owner
   paths = codebook_paths(core, variables)
   if not paths:

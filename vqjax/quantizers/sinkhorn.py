@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 from vqjax.quantizers import lookup, ops
 from vqjax.quantizers.assignments import squared_distances
 
+Blocks = tuple[jax.Array, jax.Array]  # codes [M b D], their places [M b]
 HIGHEST = jax.lax.Precision.HIGHEST
 GUARD = 1e-8  # of the original's divisions; a code out of all rows' reach gets no row because of it
 MAX_BLOCK = 2**23  # entries of M computed at a time: 32 MiB
@@ -16,14 +19,14 @@ MAX_BLOCK = 2**23  # entries of M computed at a time: 32 MiB
 
 @dataclasses.dataclass(frozen=True)
 class Sinkhorn:
-  """The assignment of OptVQ: the plan `Q` that sends each row somewhere and each code 1 / K of all.
+  """The assignment of OptVQ: every row is sent to codes, and every code gets 1 / K of all rows.
 
   `A = (D - mean D) / (std D + 1e-6)`, `D_ik = |z_i - c_k|` not squared; `M = exp(-epsilon
   (A - min A))`; `Q = diag(c) M diag(r)` by `iters` turns of scaling columns to 1 / K and rows to
-  1 / N; a row takes `argmax_k Q_ik`. Arxiv 2412.15195, section 3. Here only the K prices r and the
-  N scalings c are iterated, and the code is `argmin_k epsilon A_ik - log r_k`: the nearest code
-  after prices, which is the same and holds for outliers too, whose row of M is all zero (the
-  original gives them code 0).
+  1 / N; a row takes `argmax_k Q_ik`. Arxiv 2412.15195, section 3. Here the K scalings r and the N
+  scalings c are iterated in place of Q, and the code is `argmin_k epsilon A_ik - log r_k`: the
+  nearest code, where code k costs `-log r_k` more. That is the same code; for an outlier, whose row
+  of M is all zero in float32, it is still the cheapest one (the original gives it code 0).
 
   Mean, deviation, minimum and column sums are those of all rows, of all devices' under jit with
   sharded rows (the original takes the former of its own process). A row's code depends on the
@@ -47,8 +50,13 @@ class Sinkhorn:
   normalize: str = 'all'
   sample: bool = False
   max_kernel: int = 2**26
+  whole_batch: ClassVar[bool] = True
 
-  def __post_init__(self):
+  @property
+  def uses_key(self) -> bool:
+    return self.sample
+
+  def __post_init__(self) -> None:
     if not 0 < self.epsilon < math.inf:
       raise ValueError(f'Sinkhorn.epsilon is {self.epsilon}; legal: above 0 and finite.')
     for field in ('iters', 'max_kernel'):
@@ -57,7 +65,15 @@ class Sinkhorn:
     if self.normalize not in ('all', 'dim', 'none'):
       raise ValueError(f'Sinkhorn.normalize is {self.normalize!r}; legal: all, dim, none.')
 
-  def __call__(self, z, codes, *, key=None, mask=None, step=None):
+  def __call__(
+    self,
+    z: jax.Array,
+    codes: jax.Array,
+    *,
+    key: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    step: jax.Array | None = None,
+  ) -> jax.Array:
     """Codes of the rows, int32 [N].
 
     Rows that are not finite, and those where `mask` [N] is false, count nowhere and get some code.
@@ -70,29 +86,31 @@ class Sinkhorn:
       )
     exponent, blocks, prices, _ = self._solve(z, codes, mask)
 
-    def score(prices, codes, places):
+    def score(prices: jax.Array, codes: jax.Array, places: jax.Array) -> jax.Array:
       scores = jnp.log(prices)[None] - exponent(codes, places)
-      if self.sample:
+      if self.sample and key is not None:
         scores = scores + _noise(key, places, z.shape[0])
-      return jax.lax.optimization_barrier(scores)
+      return lookup.barrier(scores)
 
     return lookup.argmax_over_blocks(score, (prices, *blocks), z.shape[0])
 
-  def plan(self, z, codes, mask=None):
+  def plan(self, z: jax.Array, codes: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """Q as a dense matrix, for study: [N D], [K D] -> [N K].
 
     Rows sum to 1 and columns to about N / K; rows that do not count are 0.
     """
     exponent, blocks, prices, scaling = self._solve(z, codes, mask)
 
-    def block_of_plan(block):
-      prices, *block = block
-      return scaling[:, None] * jnp.exp(-exponent(*block)) * prices[None]
+    def block_of_plan(block: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+      prices, codes, places = block
+      return scaling[:, None] * jnp.exp(-exponent(codes, places)) * prices[None]
 
     columns = jax.lax.map(block_of_plan, (prices, *blocks))  # [M N b]
     return jnp.moveaxis(columns, 0, 1).reshape(len(z), -1)[:, : len(codes)]
 
-  def _solve(self, z, codes, mask):
+  def _solve(
+    self, z: jax.Array, codes: jax.Array, mask: jax.Array | None
+  ) -> tuple[Callable[[jax.Array, jax.Array], jax.Array], Blocks, jax.Array, jax.Array]:
     """(exponent epsilon A of a block, blocks of codes, prices [M b], scalings of rows [N])."""
     z, codes = jax.lax.stop_gradient((z, codes))
     num_codes, num_rows = codes.shape[0], z.shape[0]
@@ -104,21 +122,27 @@ class Sinkhorn:
     blocks = lookup.in_blocks(codes, max(min(self.max_kernel, MAX_BLOCK) // num_rows, 1))
     low, factor = self._normalization(z, codes, mask, counted, blocks)
 
-    def exponent(codes, places):
+    def exponent(codes: jax.Array, places: jax.Array) -> jax.Array:
       cost = jnp.sqrt(squared_distances(z, codes))
       return jnp.where((places < num_codes)[None], (cost - low) * factor, jnp.inf)
 
-    columns_of = lambda block: jnp.exp(-exponent(*block))  # of M
-    source = blocks
-    if num_rows * num_codes <= self.max_kernel:
-      source, columns_of = jax.lax.map(columns_of, blocks), lambda columns: columns
+    def kernel(block: Blocks) -> jax.Array:
+      return jnp.exp(-exponent(*block))
+
+    # Columns of M by blocks of codes: kept where they fit, else computed whenever they are needed.
+    keep = num_rows * num_codes <= self.max_kernel
+    source: Any = jax.lax.map(kernel, blocks) if keep else blocks
+
+    def columns_of(block: Any) -> jax.Array:
+      return block if keep else kernel(block)
+
     nothing = jnp.zeros(num_rows, jnp.float32)
 
-    def turn(_, scalings):
+    def turn(_: jax.Array, scalings: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
       prices, scaling = scalings
 
       # Both halves of a turn in one pass over M: a code's price needs its own column only.
-      def scan_block(mass, block):
+      def scan_block(mass: jax.Array, block: tuple[jax.Array, Any]) -> tuple[jax.Array, jax.Array]:
         prices, columns = block[0], columns_of(block[1])
         prices = _rescaled(prices, jnp.matmul(scaling, columns, precision=HIGHEST), num_codes)
         return mass + jnp.matmul(columns, prices, precision=HIGHEST), prices
@@ -126,7 +150,7 @@ class Sinkhorn:
       mass, prices = jax.lax.scan(scan_block, nothing, (prices, source))
       return prices, _rescaled(scaling, mass, counted)
 
-    def add_mass(mass, block):
+    def add_mass(mass: jax.Array, block: Any) -> tuple[jax.Array, None]:
       return mass + jnp.sum(columns_of(block), axis=-1), None
 
     mass, _ = jax.lax.scan(add_mass, nothing, source)
@@ -135,7 +159,9 @@ class Sinkhorn:
     prices, scaling = jax.lax.fori_loop(0, self.iters, turn, (prices, scaling))
     return exponent, blocks, prices, counted * scaling
 
-  def _normalization(self, z, codes, mask, counted, blocks):
+  def _normalization(
+    self, z: jax.Array, codes: jax.Array, mask: jax.Array, counted: jax.Array, blocks: Blocks
+  ) -> tuple[jax.Array | float, jax.Array | float]:
     """(low, factor) of `epsilon A = (D - low) factor`."""
     if self.normalize != 'all':
       return 0.0, self.epsilon / (math.sqrt(z.shape[1]) if self.normalize == 'dim' else 1.0)
@@ -145,7 +171,9 @@ class Sinkhorn:
     square = jnp.sum(z * z) / counted + jnp.sum(codes * codes) / len(codes)
     pivot = jnp.sqrt(jnp.maximum(square - 2 * jnp.sum(z_mean * code_mean), 0))
 
-    def scan_block(so_far, block):
+    def scan_block(
+      so_far: tuple[jax.Array, jax.Array, jax.Array], block: Blocks
+    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], None]:
       columns, places = block
       cost = jnp.sqrt(squared_distances(z, columns))
       real = (places < len(codes))[None]
@@ -157,7 +185,10 @@ class Sinkhorn:
 
     zeros = jnp.zeros(len(z), jnp.float32)
     (sums, squares, lows), _ = jax.lax.scan(scan_block, (zeros, zeros, zeros + jnp.inf), blocks)
-    total = lambda rows: jnp.sum(jnp.where(mask, rows, 0))
+
+    def total(rows: jax.Array) -> jax.Array:
+      return jnp.sum(jnp.where(mask, rows, 0))
+
     size = counted * len(codes)
     variance = (total(squares) - total(sums) ** 2 / size) / jnp.maximum(size - 1, 1)
     deviation = jnp.sqrt(jnp.maximum(variance, 0))
@@ -165,14 +196,14 @@ class Sinkhorn:
     return jnp.where(jnp.any(mask), low, 0), self.epsilon / (deviation + 1e-6)
 
 
-def _rescaled(scaling, mass, total):
+def _rescaled(scaling: jax.Array, mass: jax.Array, total: jax.Array | float) -> jax.Array:
   """Scalings after which the sums `scaling * mass` are 1 / total, up to the guard."""
   # Bounded, because a mass of hardly anything would take many turns beyond float32.
   scaled = jnp.minimum(scaling / (scaling * mass + GUARD) / total, 1e30)
   return jnp.where(mass > 0, scaled, scaling)
 
 
-def _noise(key, places, num_rows):
+def _noise(key: jax.Array, places: jax.Array, num_rows: int) -> jax.Array:
   """Gumbel noise [N b], one stream for each code."""
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
   return jax.vmap(lambda key: jax.random.gumbel(key, (num_rows,), jnp.float32), out_axes=1)(keys)

@@ -1,34 +1,70 @@
-"""From the stored weights to the codes: `init`, `codes` and `inverse`, pure functions.
-
-`init(key, num_codes, width) -> variables`; `codes(variables, weights [K D]) -> codes [K D]`;
-`inverse(variables, rows [N D], indices [N], num_codes) -> rows [N D]`, from where codes live to
-where weights live, for rows that stand for the codes `indices`: what an EMA codebook, seeding and
-the replacement of dead codes write. `learned` says who owns the variables: the optimizer
-(`params/transform`), or the quantizer (`vq/transform`), which then calls
-`observe(variables, weights, rows, mask) -> variables` in every training forward, before the codes
-are taken.
-"""
+"""From the stored weights to the codes."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 
 from vqjax.quantizers import ops
+from vqjax.quantizers.initializers import Initializer
 
 HIGHEST = jax.lax.Precision.HIGHEST
+
+Variables = dict[str, jax.Array]
+
+
+class Transform(Protocol):
+  """How stored weights become codes: pure functions of the transform's own variables.
+
+  Attributes:
+    learned: True: the variables belong to the optimizer, as `params/transform`. False: they belong
+      to the quantizer, as `vq/transform`, and move by `observe`.
+    groups: blocks of consecutive codes with variables of their own; must divide K. 1: none.
+  """
+
+  @property
+  def learned(self) -> bool: ...
+
+  @property
+  def groups(self) -> int: ...
+
+  def init(self, key: jax.Array, num_codes: int, width: int) -> Variables:
+    """Its variables at the start, for K codes of width D."""
+
+  def codes(self, variables: Variables, weights: jax.Array) -> jax.Array:
+    """Weights [K D] to codes [K D]."""
+
+  def inverse(
+    self, variables: Variables, rows: jax.Array, indices: jax.Array, num_codes: int
+  ) -> jax.Array:
+    """Rows [N D] that are to be the codes `indices` [N] -> the weights [N D] of such codes.
+
+    It is what an EMA codebook, seeding and the replacement of dead codes write.
+    """
+
+
+class Observing(Transform, Protocol):
+  """A transform with `learned=False`."""
+
+  def observe(
+    self, variables: Variables, weights: jax.Array, rows: jax.Array, mask: jax.Array
+  ) -> Variables:
+    """The variables after the rows [N D], of which `mask` [N] count.
+
+    Called in every training forward, before the codes [K D] of `weights` are computed.
+    """
 
 
 class Space(NamedTuple):
   """A transform with its variables bound: what learners see of it."""
 
-  codes: Callable = lambda weights: weights  # [K D] -> [K D]
-  inverse: Callable = lambda rows, indices: rows  # [N D], [N] -> [N D]
+  codes: Callable[[jax.Array], jax.Array] = lambda weights: weights  # [K D] -> [K D]
+  inverse: Callable[[jax.Array, jax.Array], jax.Array] = lambda rows, indices: rows  # [N D], [N]
 
 
-def _square_normal(key, shape, dtype=jnp.float32):
+def _square_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
   return jax.random.normal(key, shape, dtype) / jnp.sqrt(jnp.asarray(shape[0], dtype))
 
 
@@ -46,10 +82,11 @@ class Linear:
   """
 
   bias: bool = False
-  kernel_init: Callable = dataclasses.field(default=_square_normal, repr=False)
+  kernel_init: Initializer = dataclasses.field(default=_square_normal, repr=False)
   learned: ClassVar[bool] = True
+  groups: ClassVar[int] = 1
 
-  def init(self, key, num_codes, width):
+  def init(self, key: jax.Array, num_codes: int, width: int) -> Variables:
     del num_codes
     key, bias_key = jax.random.split(key)
     variables = {'kernel': self.kernel_init(key, (width, width), jnp.float32)}
@@ -58,11 +95,13 @@ class Linear:
       variables['bias'] = jax.random.uniform(bias_key, (width,), jnp.float32, -bound, bound)
     return variables
 
-  def codes(self, variables, weights):
+  def codes(self, variables: Variables, weights: jax.Array) -> jax.Array:
     codes = jnp.matmul(weights, variables['kernel'], precision=HIGHEST)
     return codes + variables['bias'][None] if self.bias else codes
 
-  def inverse(self, variables, rows, indices, num_codes):
+  def inverse(
+    self, variables: Variables, rows: jax.Array, indices: jax.Array, num_codes: int
+  ) -> jax.Array:
     del indices, num_codes
     kernel = variables['kernel']
     if self.bias:
@@ -91,17 +130,19 @@ class Affine:
   groups: int = 1
   learned: ClassVar[bool] = True
 
-  def init(self, key, num_codes, width):
+  def init(self, key: jax.Array, num_codes: int, width: int) -> Variables:
     del key, num_codes
     zeros = jnp.zeros((self.groups, width), jnp.float32)
     return {'scale': zeros, 'bias': zeros}
 
-  def codes(self, variables, weights):
+  def codes(self, variables: Variables, weights: jax.Array) -> jax.Array:
     blocks = weights.reshape(self.groups, -1, weights.shape[1])
     scale, bias = (self.lr * variables[name][:, None] for name in ('scale', 'bias'))
     return ((1 + scale) * blocks + bias).reshape(weights.shape)
 
-  def inverse(self, variables, rows, indices, num_codes):
+  def inverse(
+    self, variables: Variables, rows: jax.Array, indices: jax.Array, num_codes: int
+  ) -> jax.Array:
     block = indices // (num_codes // self.groups)
     scale, bias = (self.lr * variables[name][block] for name in ('scale', 'bias'))
     return (rows - bias) / _away_from_zero(1 + scale)
@@ -130,14 +171,14 @@ class RunningAffine:
   eps: float = 1e-5
   learned: ClassVar[bool] = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for field in ('batch_decay', 'code_decay'):
       if not 0 <= getattr(self, field) < 1:
         raise ValueError(
           f'RunningAffine.{field} is {getattr(self, field)}; legal: 0 <= {field} < 1.'
         )
 
-  def init(self, key, num_codes, width):
+  def init(self, key: jax.Array, num_codes: int, width: int) -> Variables:
     del key, num_codes
     row, block = jnp.zeros(width, jnp.float32), jnp.zeros((self.groups, width), jnp.float32)
     return {
@@ -148,7 +189,9 @@ class RunningAffine:
       'started': jnp.zeros((), bool),
     }
 
-  def observe(self, variables, weights, rows, mask):
+  def observe(
+    self, variables: Variables, weights: jax.Array, rows: jax.Array, mask: jax.Array
+  ) -> Variables:
     batch_mean = ops.mean_row(rows, mask)
     blocks = weights.reshape(self.groups, -1, weights.shape[1])
     fresh = {
@@ -166,34 +209,45 @@ class RunningAffine:
       moved[name] = jnp.where(some, mixed, old)
     return moved
 
-  def codes(self, variables, weights):
+  def codes(self, variables: Variables, weights: jax.Array) -> jax.Array:
     blocks = weights.reshape(self.groups, -1, weights.shape[1])
     scale = self._scale(variables)
     moved = (blocks - variables['code_mean'][:, None]) * scale[:, None]
     moved = (moved + variables['batch_mean'][None, None]).reshape(weights.shape)
     return jnp.where(variables['started'], moved, weights)
 
-  def inverse(self, variables, rows, indices, num_codes):
+  def inverse(
+    self, variables: Variables, rows: jax.Array, indices: jax.Array, num_codes: int
+  ) -> jax.Array:
     block = indices // (num_codes // self.groups)
     moved = (rows - variables['batch_mean'][None]) / self._scale(variables)[block]
     return jnp.where(variables['started'], moved + variables['code_mean'][block], rows)
 
-  def _scale(self, variables):
-    floor = lambda var: jnp.sqrt(jnp.maximum(var, self.eps))
-    return floor(variables['batch_var'])[None] / floor(variables['code_var'])
+  def _scale(self, variables: Variables) -> jax.Array:
+    batch, codes = (
+      jnp.sqrt(jnp.maximum(variables[name], self.eps)) for name in ('batch_var', 'code_var')
+    )
+    return batch[None] / codes
 
 
-def bind(transform, variables, num_codes, sphere) -> Space:
+def bind(
+  transform: Transform | None, variables: Variables | None, num_codes: int, sphere: bool
+) -> Space:
   """The space of a quantizer: its transform with its variables, and unit codes on the sphere."""
   if transform is None:
     return Space(codes=ops.unit) if sphere else Space()
-  codes = lambda weights: transform.codes(variables, weights)
-  return Space(
-    codes=(lambda weights: ops.unit(codes(weights))) if sphere else codes,
-    inverse=lambda rows, indices: transform.inverse(variables, rows, indices, num_codes),
-  )
+  own = cast(Variables, variables)  # a transform has some
+
+  def codes(weights: jax.Array) -> jax.Array:
+    moved = transform.codes(own, weights)
+    return ops.unit(moved) if sphere else moved
+
+  def inverse(rows: jax.Array, indices: jax.Array) -> jax.Array:
+    return transform.inverse(own, rows, indices, num_codes)
+
+  return Space(codes, inverse)
 
 
-def _away_from_zero(x, eps=1e-6):
+def _away_from_zero(x: jax.Array, eps: float = 1e-6) -> jax.Array:
   """`x`, at least `eps` from zero on its side."""
   return jnp.where(jnp.abs(x) < eps, jnp.where(x < 0, -eps, eps), x)

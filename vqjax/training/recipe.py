@@ -130,7 +130,7 @@ def build(config, num_examples=None) -> Recipe:
       f'config.quantizer has {model.quantizer.num_codes} codes a token; legal: at most 2^22, whose '
       'use is counted in every step: write a row as more tokens (lfq and bsq: tokens, or grouped).'
     )
-  if config.seed_codebook_batches and not hasattr(model.quantizer.core, 'learner'):
+  if config.seed_codebook_batches and not model.quantizer.has_codebook:
     kind = type(model.quantizer.core).__name__
     raise UserError(
       f'config.seed_codebook_batches is {config.seed_codebook_batches}, but {kind} has no '

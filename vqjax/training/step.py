@@ -46,7 +46,7 @@ def train_step(recipe: Recipe, state: TrainState, batch, *, stage: Stage, percep
   generator = generator.replace(variables=variables[0])
   if stage.generator:
     discriminator = discriminator.replace(variables=variables[1])
-  if getattr(recipe.tokenizer.quantizer.core, 'replacement', None) is not None:
+  if recipe.tokenizer.quantizer.replaces_codes:
     generator = _replace_dead_codes(
       recipe, generator, jax.random.fold_in(step_key, recipe.accumulate)
     )

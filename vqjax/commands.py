@@ -5,7 +5,7 @@ import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -48,7 +48,7 @@ class Command(NamedTuple):
   config: bool = False
   workdir: bool = False
 
-  def parse(self, argv):
+  def parse(self, argv: Sequence[str]) -> argparse.Namespace:
     """The arguments as a namespace; UserError if there is one wrong or missing."""
     summary, usage, *others = self.doc.split('\n\n')
     parser = _Parser(
@@ -67,7 +67,7 @@ class Command(NamedTuple):
     args.config = config
     return args
 
-  def start(self, argv):
+  def start(self, argv: Sequence[str]) -> None:
     """Parses the arguments and does the work."""
     named = [arg.removeprefix('--workdir=') for arg in argv if arg != '--workdir']
     args = self.parse(named if self.workdir else argv)
@@ -92,7 +92,7 @@ class Program(NamedTuple):
     'fewer images at a time need less: --config.batch_size=N or --config.model.remat=True'
   )
 
-  def start(self, argv):
+  def start(self, argv: Sequence[str]) -> None:
     """Parses the flags and does the work."""
 
     def main(others):
@@ -103,7 +103,7 @@ class Program(NamedTuple):
     app.run(main, argv=[sys.argv[0], *argv], flags_parser=_parse_flags)
 
 
-def run(command, argv=None):
+def run(command: Command | Program | Callable[[], None], argv: Sequence[str] | None = None) -> None:
   """Runs a `Command` or `Program` on arguments, by default those that were typed.
 
   A UserError, a device without memory left and Ctrl-C end in one line on stderr and exit status 1.
@@ -161,12 +161,12 @@ def _words(error):
   return ' '.join(str(error).split())
 
 
-def path(text):
+def path(text: str) -> pathlib.Path:
   """An argument as a path, for `type=`; what ~ stands for no shell fills in behind --out=."""
   return pathlib.Path(text).expanduser()
 
 
-def set_data(data, arguments):
+def set_data(data: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
   """Sets fields of `data`, a config's, by arguments `--config.data.KEY=VALUE`; takes no others.
 
   Raises:
@@ -187,7 +187,7 @@ def set_data(data, arguments):
   _no_others(others)
 
 
-def config_of(flag):
+def config_of(flag: flags.FlagHolder) -> ml_collections.ConfigDict:
   """The value of a config flag.
 
   Raises:

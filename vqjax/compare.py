@@ -9,6 +9,8 @@ differ are refused, because their numbers do not compare.
 
 import json
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +29,12 @@ _UNLIKE = 'The protocols differ, so these numbers do not compare'
 _NO_IMAGES = 'None: no original is shown by all of these evaluations.'
 
 
-def compare(runs, out, *, allow_different_protocols=False) -> dict:
+def compare(
+  runs: Sequence[str | pathlib.Path],
+  out: str | pathlib.Path,
+  *,
+  allow_different_protocols: bool = False,
+) -> dict[str, Any]:
   """Writes comparison.json and comparison.html into `out` and prints the table.
 
   Args:

@@ -6,6 +6,9 @@ SOURCE is anything that `vqjax.load` takes. Systems of PyTorch get a safetensors
 of their state dict; `maskgit_flax` gets flax's msgpack.
 """
 
+import pathlib
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +20,7 @@ from vqjax.convert import FORMATS
 from vqjax.errors import UserError
 
 
-def export(tok: pretrained.Pretrained, format='auto') -> tuple[str, dict[str, np.ndarray]]:
+def export(tok: pretrained.Pretrained, format: str = 'auto') -> tuple[str, dict[str, np.ndarray]]:
   """Tensors of a tokenizer by the keys of a published system: (name of the format, tensors).
 
   Args:
@@ -43,7 +46,7 @@ def export(tok: pretrained.Pretrained, format='auto') -> tuple[str, dict[str, np
   raise UserError(f'this tokenizer is none that a published system can run ({listed}).')
 
 
-def write(tensors, format, path):
+def write(tensors: Mapping[str, np.ndarray], format: str, path: pathlib.Path) -> None:
   """Writes tensors to a file."""
   if format == 'maskgit_flax':
     path.write_bytes(serialization.to_bytes(traverse_util.unflatten_dict(tensors, '/')))

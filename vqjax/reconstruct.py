@@ -23,7 +23,9 @@ from vqjax.runs.log import ImageProgress
 log = logging.getLogger('vqjax')
 
 
-def reconstruct(tok: pretrained.Pretrained, pictures, out) -> int:
+def reconstruct(
+  tok: pretrained.Pretrained, pictures: str | pathlib.Path, out: str | pathlib.Path
+) -> int:
   """Writes the reconstruction of every picture as a PNG; returns how many there are.
 
   Unreadable pictures are named in the log and left out. If two names differ in their suffix alone,

@@ -16,6 +16,7 @@ import json
 import logging
 import pathlib
 from functools import partial
+from typing import Any
 
 import jax
 import ml_collections
@@ -37,16 +38,16 @@ _FREE = ('format', 'vqjax', 'source', 'images', 'config_sha256', 'num_records', 
 
 def tokenize(
   tok: pretrained.Pretrained,
-  data,
-  out,
+  data: ml_collections.ConfigDict,
+  out: str | pathlib.Path,
   *,
-  split='train',
-  batch_size=16,
-  num_images=None,
-  shard_size=10_000,
-  process_index=0,
-  process_count=1,
-) -> dict:
+  split: str = 'train',
+  batch_size: int = 16,
+  num_images: int | None = None,
+  shard_size: int = 10_000,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> dict[str, Any]:
   """Writes the tokens of the images that `data` describes to the folder `out`; returns its index.
 
   Processes share the shards and nothing else, each with its own devices; the last one to finish

@@ -18,7 +18,9 @@ from vqjax.runs import checkpoint
 from vqjax.runs.folder import open_run
 
 
-def convert(source, out, format='auto') -> pathlib.Path:
+def convert(
+  source: str | pathlib.Path, out: str | pathlib.Path, format: str = 'auto'
+) -> pathlib.Path:
   """Writes the run folder `out` from a published checkpoint; returns its path.
 
   Raises:

@@ -15,6 +15,7 @@ import pickle
 import struct
 import zipfile
 import zlib
+from typing import Any
 
 import ml_dtypes
 import msgpack
@@ -49,7 +50,7 @@ _DAMAGE = (
 )
 
 
-def read(path):
+def read(path: str | pathlib.Path) -> Any:
   """Reads a checkpoint file or a Hugging Face folder.
 
   Returns:

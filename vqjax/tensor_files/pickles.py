@@ -8,7 +8,8 @@ namespaces still gives its tensors, and a hostile one gives nothing but records 
 
 import math
 import pickle
-from typing import ClassVar
+from collections.abc import Callable, Iterable
+from typing import IO, Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -43,23 +44,31 @@ class Record:
     items: what was appended to it or set by key.
   """
 
-  of = ''
+  of: ClassVar[str] = ''
+  args: tuple[Any, ...]
+  kwargs: dict[str, Any]
+  state: Any
+  items: list[Any]
 
-  def __new__(cls, *args, **kwargs):  # and no __init__: some objects are made without calling it
+  def __new__(
+    cls, *args: Any, **kwargs: Any
+  ) -> 'Record':  # and no __init__: some objects are made without calling it
     self = super().__new__(cls)
     self.args, self.kwargs, self.state, self.items = args, kwargs, None, []
     return self
 
-  def __call__(self, *args, **kwargs):  # what a `getattr` in the file would have given
+  def __call__(
+    self, *args: Any, **kwargs: Any
+  ) -> 'Record':  # what a `getattr` in the file would have given
     return Record(self, *args)
 
   def __setitem__(self, key, value):
     self.items.append((key, value))
 
-  def append(self, item):
+  def append(self, item: Any) -> None:
     self.items.append(item)
 
-  def extend(self, items):
+  def extend(self, items: Iterable[Any]) -> None:
     self.items.extend(items)
 
   def __repr__(self):
@@ -69,10 +78,12 @@ class Record:
 class Tensor(np.ndarray):
   """An array that may be the key of a dict: optimizers keep their state by parameter."""
 
-  __hash__ = object.__hash__
+  __hash__ = object.__hash__  # type: ignore[assignment]  # the base class has none
 
 
-def tensor(storage, offset, shape, stride, *_):
+def tensor(
+  storage: Any, offset: Any, shape: tuple[Any, ...], stride: tuple[Any, ...], *_: Any
+) -> Tensor:
   """What torch._utils._rebuild_tensor_v2 makes: a view of a storage, bounds checked."""
   # A tensor is no storage: with a stride of zero it has more elements than there is memory behind.
   if type(storage) is not np.ndarray or storage.ndim != 1:
@@ -132,16 +143,20 @@ class Unpickler(pickle._Unpickler):
     **{('torch', name): np.dtype(dtype) for name, dtype in _STORAGES.items()},
   }
 
-  def __init__(self, file, storage=None):
+  def __init__(
+    self,
+    file: IO[bytes],
+    storage: Callable[[np.dtype, str, int], np.ndarray] | None = None,
+  ) -> None:
     super().__init__(file)
     self._storage = storage
 
-  def find_class(self, module, name):
+  def find_class(self, module: str, name: str) -> Any:
     """Never imports: a name is in the table, or a record."""
     known = self._KNOWN.get((module, name))
     return type('Record', (Record,), {'of': f'{module}.{name}'}) if known is None else known
 
-  def persistent_load(self, pid):
+  def persistent_load(self, pid: Any) -> np.ndarray:
     """A storage of PyTorch's: ('storage', class, key, location, number of elements, ...)."""
     if (
       self._storage is None
@@ -168,4 +183,7 @@ class Unpickler(pickle._Unpickler):
     elif type(described) is not dict:
       raise pickle.UnpicklingError(f'the state of a {type(described).__name__} is set')
 
-  dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _build}
+  dispatch: ClassVar[dict[int, Callable[..., Any]]] = {
+    **pickle._Unpickler.dispatch,
+    pickle.BUILD[0]: _build,
+  }

@@ -24,14 +24,12 @@ def fetch(group: str, file: pathlib.Path | None = None) -> None:
   wanted = [name for name in names_of(group) if file is not None or not _whole(name)]
   if not wanted:
     return
-  with tempfile.TemporaryDirectory() as scratch:
-    scratch = pathlib.Path(scratch)
+  with tempfile.TemporaryDirectory() as folder:
+    scratch, where = pathlib.Path(folder), str(file)
     if file is None:
       where, content = index.download(GROUPS[group].project, GROUPS[group].archive, how(group))
       file = scratch / 'archive'
       file.write_bytes(content)
-    else:
-      where = file
     for checkpoint, path, origin in _found(group, file, where, scratch):
       if checkpoint.weights in wanted:
         cache.write(checkpoint.weights, checkpoint.convert(path), origin)

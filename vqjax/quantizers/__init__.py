@@ -9,7 +9,7 @@ z_q = vq.apply(variables, out.indices, method='lookup')
 # Which code a row takes.
 from vqjax.quantizers.assignments import Assignment, Gumbel, Nearest, Relaxed, Stochastic
 
-# Quantizers without a codebook: the sign of every channel ...
+# Without a codebook: quantizers that keep the sign of every channel.
 from vqjax.quantizers.binary import BSQ, LFQ
 
 # A quantizer from a plain dict.
@@ -40,7 +40,7 @@ from vqjax.quantizers.exact_gradient import double_forward, hessian_vector
 from vqjax.quantizers.initializers import Initializer, NormalCodebook, uniform_codebook
 from vqjax.quantizers.kmeans import kmeans, kmeans_plus_plus, lloyd
 
-# ... and levels of every channel.
+# Without a codebook: a quantizer that rounds every channel to one of a few levels.
 from vqjax.quantizers.lattice import FSQ
 
 # Who moves the codebook when it is not the gradient.

@@ -31,8 +31,9 @@ TASKS = ('autoencoder', 'classifier')
 def rotation_vqvae(num_codes: int = 1024, *, cosine: bool = True) -> VectorQuantizer:
   """VQ-VAE with the rotation trick (Fifty et al., ICLR 2025, Table 1).
 
-  An EMA codebook of decay 0.8 whose counts start at 0. 1024 codes of width 32 on the sphere, or
-  8192 of width 3 off it. On the sphere the original normalises before and after the quantizer.
+  An EMA codebook of decay 0.8 whose counts start at 0. 1024 codes of width 32, or 8192 of
+  width 3; on the sphere (`cosine`) or not. On the sphere the original normalises before and after
+  the quantizer.
   """
   return VectorQuantizer(
     num_codes,
@@ -73,8 +74,8 @@ def vit_vqgan(num_codes: int = 8192) -> VectorQuantizer:
 def taming(num_codes: int = 1024) -> VectorQuantizer:
   """VQGAN (Esser et al., arXiv 2012.09841): 1024 or 16384 codes of width 256; also LDM's.
 
-  The published weights, 1 on the commitment and 0.25 on the codebook term, are those of the
-  paper's formula exchanged, which its code keeps as `legacy`.
+  The published weights, 1 on the commitment and 0.25 on the codebook term, are the other way round
+  than in the paper's formula; taming's code calls that `legacy`.
   """
   return VectorQuantizer(num_codes, commitment_weight=1.0, codebook_weight=0.25)
 
@@ -177,8 +178,9 @@ def simvq(num_codes: int = 65536) -> VectorQuantizer:
 def rq_vae(num_codes: int = 16384, depth: int = 4) -> Residual:
   """RQ-VAE (Lee et al., arXiv 2203.01941): width 256, depth 4, one EMA codebook for all levels.
 
-  Unused codes restart. Deviation: commitment is per level and not to each partial sum, and codes
-  are rare before they restart, where the original restarts at an average count below 1.
+  Unused codes restart. Deviations: the commitment is per level and not to each partial sum; a
+  code restarts once it is rare by `RarelyUsed()`, where the original's restarts once its average
+  count is below 1.
   """
   base = VectorQuantizer(
     num_codes, learner=Ema(0.99), replacement=RarelyUsed(), codebook_init=NormalCodebook()

@@ -157,6 +157,7 @@ def save_statistics(found: Evaluation, path: str | pathlib.Path) -> None:
     UserError: the file cannot be written.
   """
   of = *(found.protocol[name] for name in ('data', 'images')), weights.provenance('inception')
+  assert found.statistics is not None  # `save_reference` asked for them
   found.statistics.save(path, '; '.join(of))
 
 
@@ -223,5 +224,6 @@ def _tokens(quantizer, batch_size):
 
 
 def _device():
-  precision = jax.config.jax_default_matmul_precision or 'default'
+  # JAX adds its options to the class while it is imported.
+  precision = jax.config.jax_default_matmul_precision or 'default'  # type: ignore[attr-defined]
   return f'{jax.devices()[0].device_kind}, products of the model in {precision} precision'

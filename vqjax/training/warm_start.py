@@ -12,7 +12,13 @@ from vqjax.training.recipe import Recipe
 from vqjax.training.state import Network, TrainState
 
 
-def warm_start(recipe: Recipe, state: TrainState, source, *, discriminator=False) -> TrainState:
+def warm_start(
+  recipe: Recipe,
+  state: TrainState,
+  source: str | pathlib.Path,
+  *,
+  discriminator: bool = False,
+) -> TrainState:
   """Puts the weights of `source`, as `vqjax.load` takes it, into a fresh state.
 
   The moving average starts from them too, where the run keeps one; optimizers start anew. With

@@ -5,7 +5,7 @@ import pathlib
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from ml_collections import ConfigDict
 
@@ -122,7 +122,7 @@ def image_names(root: pathlib.Path, advice: str = _ADVICE) -> list[str]:
   Raises `UserError`, which ends with `advice`, if `root` cannot be listed or holds no image.
   """
 
-  def fail(error: OSError):
+  def fail(error: OSError) -> NoReturn:
     raise UserError(
       f'cannot list {error.filename}: {error.strerror}; give yourself the right to read it, or'
       f' {advice}.'

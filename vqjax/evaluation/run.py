@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from vqjax.errors import UserError
 from vqjax.evaluation import scoring, totals
 from vqjax.evaluation import statistics as feature_statistics
 from vqjax.evaluation.cloud import cloud
-from vqjax.evaluation.results import Evaluation
+from vqjax.evaluation.results import Evaluation, Found
 from vqjax.evaluation.step import make_eval_step, make_pair_step
 from vqjax.task import task_of
 
@@ -178,7 +179,14 @@ class _Setup:
     self._path = reference
     self._reference = feature_statistics.load(reference, width=2048) if reference else None
 
-  def collect(self, step, batches, *, total, num_codes=None) -> Evaluation:
+  def collect(
+    self,
+    step: Callable[[Any], Found],
+    batches: Any,
+    *,
+    total: int,
+    num_codes: int | None = None,
+  ) -> Evaluation:
     """Runs over the batches; `protocol` of what is returned has the meaning of every number."""
     found = totals.collect(
       step,

@@ -159,7 +159,9 @@ def _last_kernel(recipe, tree):
   return tree
 
 
-def _update(optimizer, network: Network, gradient):
+def _update(
+  optimizer: optax.GradientTransformation, network: Network, gradient: Any
+) -> tuple[Network, jax.Array]:
   """Steps the optimizer: (network, global norm of the gradient before clipping)."""
   with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes: decay ** count
     updates, opt_state = optimizer.update(gradient, network.opt_state, network.params)
@@ -167,7 +169,7 @@ def _update(optimizer, network: Network, gradient):
   return network.replace(params=params, opt_state=opt_state), optax.tree.norm(gradient)
 
 
-def _replace_dead_codes(recipe, network: Network, key):
+def _replace_dead_codes(recipe: Recipe, network: Network, key: jax.Array) -> Network:
   """Revives dead codes after the optimizer's step, and starts their moments anew."""
   variables, opt_state = replace_dead_codes(
     recipe.tokenizer.quantizer,

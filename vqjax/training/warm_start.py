@@ -1,6 +1,8 @@
 """Starting a run from weights that exist: fine-tuning."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,10 +65,10 @@ def _discriminator(recipe, state, path, published):
   return _with(network, {'params': found['params'], **found.get('variables', {}), **kept})
 
 
-def _all(network: Network):
+def _all(network: Network) -> dict[str, Any]:
   return {'params': network.params, **network.variables}
 
 
-def _with(network: Network, variables) -> Network:
-  variables = dict(variables)
-  return network.replace(params=variables.pop('params'), variables=variables)
+def _with(network: Network, variables: Mapping[str, Any]) -> Network:
+  others = dict(variables)
+  return network.replace(params=others.pop('params'), variables=others)

@@ -2,10 +2,13 @@
 
 import functools
 import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+from jax.typing import ArrayLike
 
 from vqjax import convert, tokenizer
 from vqjax.errors import UserError
@@ -30,13 +33,20 @@ class Pretrained:
     step: of the run's checkpoint; None for a published one.
   """
 
-  def __init__(self, model: tokenizer.Tokenizer, variables, config, source='', step=None):
+  def __init__(
+    self,
+    model: tokenizer.Tokenizer,
+    variables: Mapping[str, Any],
+    config: ml_collections.ConfigDict,
+    source: str | pathlib.Path = '',
+    step: int | None = None,
+  ) -> None:
     self.model, self.variables, self.config = model, variables, config
     self.source, self.step = str(source), step
     self._encode = jax.jit(functools.partial(_encode, model))
     self._decode = jax.jit(functools.partial(_decode, model))
 
-  def encode(self, images) -> jax.Array:
+  def encode(self, images: ArrayLike) -> jax.Array:
     """Images [B H W 3] -> tokens int32 [B h w].
 
     A token depends on no other image of the batch, unless the quantizer's `eval_assign` looks at
@@ -53,7 +63,7 @@ class Pretrained:
     self.model.check_size(*images.shape[1:3])
     return self._encode(self.variables, images)
 
-  def decode(self, tokens) -> jax.Array:
+  def decode(self, tokens: ArrayLike) -> jax.Array:
     """Tokens int32 [B h w] -> images uint8 [B H W 3].
 
     Raises:
@@ -69,12 +79,19 @@ class Pretrained:
       )
     return self._decode(self.variables, tokens)
 
-  def reconstruct(self, images) -> jax.Array:
+  def reconstruct(self, images: ArrayLike) -> jax.Array:
     """Images [B H W 3] -> uint8 [B H W 3]: `decode(encode(images))`."""
     return self.decode(self.encode(images))
 
 
-def load(source, *, format='auto', step=None, eval_assign=None, dtype=None) -> Pretrained:
+def load(
+  source: str | pathlib.Path,
+  *,
+  format: str = 'auto',
+  step: int | None = None,
+  eval_assign: str | Mapping[str, Any] | None = None,
+  dtype: str | None = None,
+) -> Pretrained:
   """Loads a trained tokenizer.
 
   Args:
@@ -106,7 +123,13 @@ def load(source, *, format='auto', step=None, eval_assign=None, dtype=None) -> P
   return Pretrained(model, jax.tree.map(jnp.asarray, variables), config, source)
 
 
-def read_variables(path, config, model, step=None, place=None):
+def read_variables(
+  path: str | pathlib.Path,
+  config: ml_collections.ConfigDict,
+  model: tokenizer.Tokenizer,
+  step: int | None = None,
+  place: Callable[[Any], Any] | None = None,
+) -> tuple[dict[str, Any], int]:
   """Reads a run folder's weights of the tokenizer, the moving average where there is one.
 
   Args:
@@ -125,7 +148,7 @@ def read_variables(path, config, model, step=None, place=None):
   variables = jax.eval_shape(convert.initial_variables(model))
   params = variables.pop('params', {})
   averaged = bool(config.get('ema_decay'))
-  wanted = {'ema': params} if averaged else {'generator': {'params': params}}
+  wanted: dict[str, Any] = {'ema': params} if averaged else {'generator': {'params': params}}
   if variables:
     wanted.setdefault('generator', {})['variables'] = variables
   found, step = read_part(path, wanted, task_of(model).best_metric, step, place)
@@ -133,10 +156,16 @@ def read_variables(path, config, model, step=None, place=None):
   return {'params': params, **found.get('generator', {}).get('variables', {})}, step
 
 
-def read_part(path, wanted, best_metric, step=None, place=None):
+def read_part(
+  path: str | pathlib.Path,
+  wanted: Mapping[str, Any],
+  best_metric: str,
+  step: int | None = None,
+  place: Callable[[Any], Any] | None = None,
+) -> tuple[dict[str, Any], int]:
   """Reads the arrays of `wanted`, a tree of dicts, from a run folder's checkpoint: (tree, step)."""
   with checkpoint.Checkpoints(
-    path / 'checkpoints', best_metric=best_metric, read_only=True
+    pathlib.Path(path) / 'checkpoints', best_metric=best_metric, read_only=True
   ) as checkpoints:
     step = checkpoints.best_step() if step is None else step
     restored = checkpoints.restore((place or _on_one_device)(wanted), step, part=True)
@@ -151,7 +180,11 @@ def _on_one_device(tree):
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), tree)
 
 
-def override(config, eval_assign=None, dtype=None):
+def override(
+  config: ml_collections.ConfigDict,
+  eval_assign: str | Mapping[str, Any] | None = None,
+  dtype: str | None = None,
+) -> None:
   """Sets what may differ from how a tokenizer was trained, where it is not None."""
   if dtype is not None:
     config.model.dtype = dtype

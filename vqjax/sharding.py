@@ -1,17 +1,19 @@
 """The device mesh and who lives where on it."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vqjax.errors import UserError
 
 AXES = ('data', 'fsdp')
 
 
-def make_mesh(config, devices=None):
+def make_mesh(config: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
   """Builds the mesh `(data, fsdp)` of a config's `mesh` part; an axis of -1 takes the rest.
 
   The batch is split over both axes; parameters and optimizer state are split over `fsdp` and
@@ -35,17 +37,17 @@ def make_mesh(config, devices=None):
   return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
-def replicated(mesh):
+def replicated(mesh: Mesh) -> NamedSharding:
   """A copy on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
-def batch(mesh):
+def batch(mesh: Mesh) -> NamedSharding:
   """The leading axis split over all devices."""
   return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def state(mesh, abstract_state):
+def state(mesh: Mesh, abstract_state: Any) -> Any:
   """Shardings of a train state: the longest axis of each array that `fsdp` divides is split."""
   fsdp = mesh.shape['fsdp']
 
@@ -59,19 +61,19 @@ def state(mesh, abstract_state):
   return jax.tree.map(of, abstract_state)
 
 
-def target(abstract_state, shardings):
+def target(abstract_state: Any, shardings: Any) -> Any:
   """What a checkpoint is restored to: shapes and dtypes, each with its place on the mesh."""
   place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
   return jax.tree.map(place, abstract_state, shardings)
 
 
-def put_batch(mesh, local):
+def put_batch(mesh: Mesh, local: Any) -> Any:
   """The arrays of one process [local_B ...] -> global arrays [B ...] split over the mesh."""
   put = lambda x: jax.make_array_from_process_local_data(batch(mesh), np.asarray(x))
   return jax.tree.map(put, local)
 
 
-def check_batch_size(mesh, batch_size, field, accumulate=1):
+def check_batch_size(mesh: Mesh, batch_size: int, field: str, accumulate: int = 1) -> None:
   """Raises a UserError unless `batch_size` splits over devices and micro-batches."""
   pieces = mesh.size * accumulate
   if batch_size < 1 or batch_size % pieces:

@@ -1,13 +1,16 @@
 """The tokenizer: encoder, quantizer, decoder."""
 
-import dataclasses
+import inspect
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from vqjax import networks, quantizers
 from vqjax.errors import UserError
+from vqjax.networks import Decoder, Encoder, ImageDecoder
 from vqjax.networks.layers import dense, layer_norm
 
 HEADS = ('none', 'linear', 'linear_norm')
@@ -29,7 +32,7 @@ class Projection(nn.Module):
   layer_norm: bool = False
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     x = dense(x.astype(jnp.float32), self.features, name='linear')
     return layer_norm(x, name='norm') if self.layer_norm else x
 
@@ -53,11 +56,11 @@ class Tokenizer(nn.Module):
     pixel_std: per channel.
   """
 
-  encoder: nn.Module
-  quantizer: nn.Module
-  decoder: nn.Module
-  pre_quant: nn.Module | None = None
-  post_quant: nn.Module | None = None
+  encoder: Encoder
+  quantizer: quantizers.Quantizer
+  decoder: Decoder
+  pre_quant: Projection | None = None
+  post_quant: Projection | None = None
   unit_latents: bool = False
   pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
   pixel_std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -83,7 +86,7 @@ class Tokenizer(nn.Module):
     return self.decoder.classifies
 
   @nn.nowrap
-  def check_size(self, height: int, width: int):
+  def check_size(self, height: int, width: int) -> None:
     """Checks that images of this size in pixels are whole tokens.
 
     Raises:
@@ -97,19 +100,23 @@ class Tokenizer(nn.Module):
         f'resize them, for example to {near[0]}x{near[1]}.'
       )
 
-  def __call__(self, images, train: bool = False, mask=None):
+  def __call__(
+    self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
+  ) -> tuple[jax.Array, quantizers.Quantized]:
     """Images [B H W C] -> (reconstruction [B H W C], Quantized)."""
     quantized = self.encode(images, train, mask)
     return self.decode(quantized.z_q, train), quantized
 
-  def latents(self, images, train: bool = False):
+  def latents(self, images: jax.Array, train: bool = False) -> jax.Array:
     """What the quantizer gets: [B H W C] -> [B h w D]."""
     z = self.encoder(images, train)
     if self.pre_quant is not None:
       z = self.pre_quant(z)
     return quantizers.unit(z) if self.unit_latents else z
 
-  def encode(self, images, train: bool = False, mask=None) -> quantizers.Quantized:
+  def encode(
+    self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
+  ) -> quantizers.Quantized:
     """Images [B H W C] -> Quantized with indices [B h w].
 
     Images where `mask` [B] is false count nowhere: they fill up a batch, and must not sway an
@@ -120,19 +127,19 @@ class Tokenizer(nn.Module):
       mask = jnp.broadcast_to(mask.reshape(-1, *(1,) * (z.ndim - 2)), z.shape[:-1])
     return self.quantizer(z, train=train, mask=mask)
 
-  def decode(self, z_q, train: bool = False):
+  def decode(self, z_q: jax.Array, train: bool = False) -> jax.Array:
     """Code vectors [B h w D] -> images [B H W C], or logits [B L]: see `classifies`."""
     z_q = quantizers.unit(z_q) if self.unit_latents else z_q
     if self.post_quant is not None:
       z_q = self.post_quant(z_q)
     return self.decoder(z_q, train)
 
-  def decode_tokens(self, indices):
+  def decode_tokens(self, indices: jax.Array) -> jax.Array:
     """Tokens int32 [B h w] -> images [B H W C]: what decoding the codes themselves gives."""
     return self.decode(self.quantizer.lookup(indices))
 
   @nn.nowrap
-  def normalize(self, images):
+  def normalize(self, images: jax.Array) -> jax.Array:
     """Pixels [B H W 3] -> what the model sees, float32 [B H W C] in its range.
 
     Pixels are uint8 in [0, 255] or float in [0, 1]; grey is the mean of red, green and blue.
@@ -144,7 +151,7 @@ class Tokenizer(nn.Module):
     return (images - self._pixel(self.pixel_mean)) / self._pixel(self.pixel_std)
 
   @nn.nowrap
-  def denormalize(self, images, clip: bool = True):
+  def denormalize(self, images: jax.Array, clip: bool = True) -> jax.Array:
     """What the model puts out [B H W C] -> float32 pixels [B H W 3], clipped to [0, 1]."""
     images = images * self._pixel(self.pixel_std) + self._pixel(self.pixel_mean)
     images = jnp.clip(images, 0, 1) if clip else images
@@ -155,12 +162,12 @@ class Tokenizer(nn.Module):
     return jnp.asarray(values, jnp.float32)[None, None, None]
 
 
-def to_uint8(images):
+def to_uint8(images: jax.Array) -> jax.Array:
   """Pixels in [0, 1] -> uint8, rounded to nearest after clipping."""
   return jnp.round(jnp.clip(images, 0, 1) * 255).astype(jnp.uint8)
 
 
-def build(model: Mapping, quantizer: Mapping) -> Tokenizer:
+def build(model: Mapping[str, Any], quantizer: Mapping[str, Any]) -> Tokenizer:
   """Builds a tokenizer from the `model` and `quantizer` parts of a config.
 
   `model` has `FIELDS` and any field of the modules that `networks.NETWORKS` names, each of which
@@ -212,12 +219,13 @@ def build(model: Mapping, quantizer: Mapping) -> Tokenizer:
   )
 
 
-def _sides(network, fields, dtype):
+def _sides(network: str, fields: dict[str, Any], dtype: jnp.dtype) -> tuple[Encoder, Decoder]:
   """Encoder and decoder from the shared fields and the dicts for one side alone."""
-  kinds = dict(zip(('encoder', 'decoder'), networks.NETWORKS[network], strict=True))
+  make_encoder, make_decoder = networks.NETWORKS[network]
+  kinds = {'encoder': make_encoder, 'decoder': make_decoder}
   own = {side: fields.pop(side, {}) for side in kinds}
   has = {
-    side: [f.name for f in dataclasses.fields(kind) if f.name not in ('parent', 'name', 'dtype')]
+    side: [f for f in inspect.signature(kind).parameters if f not in ('parent', 'name', 'dtype')]
     for side, kind in kinds.items()
   }
   either = [*dict.fromkeys(has['encoder'] + has['decoder'])]
@@ -234,26 +242,24 @@ def _sides(network, fields, dtype):
         f'config.model{where}.{unknown[0]} is unknown to the network {network!r}; '
         f'legal: {", ".join(legal)}.'
       )
-  modules = []
-  for side, kind in kinds.items():
-    values = {name: value for name, value in fields.items() if name in has[side]} | own[side]
-    modules.append(kind(**values, dtype=dtype))
-  encoder, decoder = modules
-  if not decoder.classifies and encoder.downsample != decoder.downsample:
+  shared = {side: {name: fields[name] for name in fields if name in has[side]} for side in kinds}
+  encoder = make_encoder(**shared['encoder'] | own['encoder'], dtype=dtype)
+  decoder = make_decoder(**shared['decoder'] | own['decoder'], dtype=dtype)
+  if isinstance(decoder, ImageDecoder) and encoder.downsample != decoder.downsample:
     raise UserError(
       f'config.model.encoder makes one token of {encoder.downsample} pixels a side and '
       f'config.model.decoder {decoder.downsample} pixels of one token; make them equal.'
     )
-  return modules
+  return encoder, decoder
 
 
-def _check_pixels(mean, std, decoder):
+def _check_pixels(mean: tuple[float, ...], std: tuple[float, ...], decoder: Decoder) -> None:
   if len(mean) != len(std) or len(mean) not in (1, 3):
     raise UserError(
       f'config.model.pixel_mean is {mean} and pixel_std {std}; legal: three values each, for RGB, '
       'or one each, for grey images.'
     )
-  if not decoder.classifies and decoder.out_channels != len(mean):
+  if isinstance(decoder, ImageDecoder) and decoder.out_channels != len(mean):
     raise UserError(
       f'config.model.out_channels is {decoder.out_channels} and pixel_mean {mean}; '
       f'they must be as many: set config.model.out_channels={len(mean)}.'

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from random_params import QUICK, compiled, random_params
 
-from vqjax.networks import NETWORKS, layers
+from vqjax.networks import NETWORKS, Decoder, Encoder, ImageDecoder, layers
 
 CNN = {'channels': 8, 'channel_mult': (1, 1), 'num_res_blocks': 0, 'norm_groups': 4}
 VIT = {'dim': 16, 'depth': 1, 'heads': 2, 'mlp_dim': 24, 'patch_size': 4}
@@ -31,6 +31,19 @@ def sides(name, **fields):
 
 def test_every_network_is_in_the_table():
   assert list(TINY) == list(NETWORKS)
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_both_sides_fulfil_their_contract(name):
+  """Members and arguments; the next test says that they mean what they should."""
+  encoder, decoder = sides(name)
+  assert isinstance(encoder, Encoder)
+  assert isinstance(decoder, Decoder)
+  assert not isinstance(encoder, Decoder)
+  assert isinstance(decoder, ImageDecoder) != decoder.classifies
+  arguments = lambda of: list(inspect.signature(of.__call__).parameters)
+  assert arguments(encoder) == arguments(Encoder)[1:]
+  assert arguments(decoder) == arguments(Decoder)[1:]
 
 
 @pytest.mark.parametrize('name', NETWORKS)

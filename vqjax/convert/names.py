@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-Rule = tuple[str, str | Callable[[re.Match], str]]
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
 # Norms and codebooks keep their layout, so only the kernel's last name matters for it.
 _LAST: tuple[Rule, ...] = ((r'/(kernel|scale)$', '/weight'), ('/', '.'))

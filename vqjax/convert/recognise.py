@@ -1,6 +1,7 @@
 """Which published system a checkpoint is of, and its parts."""
 
 import dataclasses
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -27,8 +28,8 @@ class Published:
   """
 
   format: str
-  model: dict
-  quantizer: dict
+  model: dict[str, Any]
+  quantizer: dict[str, Any]
   names: Names
   tensors: dict[str, np.ndarray]
   discriminator: dict[str, np.ndarray]
@@ -38,7 +39,7 @@ class Published:
 _DISCRIMINATOR = 'loss.discriminator.'
 
 
-def take_apart(content: Any, path, format='auto') -> Published:
+def take_apart(content: Any, path: str | pathlib.Path, format: str = 'auto') -> Published:
   """Recognises a checkpoint by its keys and describes it.
 
   Args:

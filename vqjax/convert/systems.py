@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +14,17 @@ from vqjax.networks import vit
 from vqjax.quantizers import presets, spec, straight_through
 from vqjax.tensor_files import Record
 
+_Tensors = Mapping[str, np.ndarray]  # by their keys
+_Config = dict[str, Any]  # a part of a config
+
 
 @dataclasses.dataclass(frozen=True)
 class Format:
   """One family of checkpoints.
 
   Attributes:
-    marks: patterns of keys that every checkpoint of the family has; the first family fits.
+    marks: patterns of keys. A checkpoint is of the first family in `FORMATS` of which every pattern
+      fits one of its keys.
     describe: function (tensors, the file's other content) -> (model, quantizer).
     names: function (model) -> their keys for our paths.
     skip: pattern of the keys that are no part of the tokenizer or its discriminator.
@@ -27,10 +32,10 @@ class Format:
   """
 
   marks: tuple[str, ...]
-  describe: Callable
-  names: Callable[[dict], names.Names]
+  describe: Callable[[_Tensors, Mapping[str, Any]], tuple[_Config, _Config]]
+  names: Callable[[_Config], names.Names]
   skip: str = '$^'
-  buffers: Callable[[dict, int], dict] = lambda model, size: {}
+  buffers: Callable[[_Config, int], dict[str, np.ndarray]] = lambda model, size: {}
 
 
 _HALF = {'pixel_mean': (0.5, 0.5, 0.5), 'pixel_std': (0.5, 0.5, 0.5)}  # pixels in [-1, 1]

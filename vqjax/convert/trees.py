@@ -1,7 +1,10 @@
 """Tensors of a published checkpoint -> variables of our modules, and back."""
 
 import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +13,10 @@ from vqjax import tensor_files
 from vqjax.convert import hub, names, recognise
 from vqjax.convert.names import Names
 from vqjax.errors import UserError
+from vqjax.tokenizer import Tokenizer
 
 
-def open_published(source, format='auto') -> recognise.Published:
+def open_published(source: str | pathlib.Path, format: str = 'auto') -> recognise.Published:
   """Opens a published checkpoint: a file, a Hugging Face folder, or a name on the hub.
 
   Raises:
@@ -23,7 +27,9 @@ def open_published(source, format='auto') -> recognise.Published:
   return recognise.take_apart(tensor_files.read(path), path, format)
 
 
-def variables_from(published: recognise.Published, model, path):
+def variables_from(
+  published: recognise.Published, model: Tokenizer, path: str | pathlib.Path
+) -> dict[str, Any]:
   """Fills the variables of `model`, a tokenizer built from the checkpoint's config.
 
   Raises:
@@ -37,7 +43,12 @@ def variables_from(published: recognise.Published, model, path):
   return fill(published.tensors, abstract, published.names, path)
 
 
-def discriminator_from(published: recognise.Published, module, abstract, path):
+def discriminator_from(
+  published: recognise.Published,
+  module: nn.Module,
+  abstract: Mapping[str, Any],
+  path: str | pathlib.Path,
+) -> dict[str, Any]:
   """Fills the variables of a discriminator, {'params': ..., 'batch_stats': ...} like `abstract`.
 
   Raises:
@@ -59,7 +70,12 @@ _DISCRIMINATORS = {'PatchGAN': names.PATCHGAN, 'StyleGAN2Discriminator': names.S
 _CONSTANTS = ('.num_batches_tracked', '.kernel')  # of the counters and of the blurs
 
 
-def fill(tensors, abstract, table: Names, path):
+def fill(
+  tensors: Mapping[str, np.ndarray],
+  abstract: Mapping[str, Any],
+  table: Names,
+  path: str | pathlib.Path,
+) -> dict[str, Any]:
   """A tree like `abstract` (collections of arrays) from tensors; float32, owned by us."""
   wanted = {}  # their key -> (our path, like)
   for key_path, like in jax.tree_util.tree_leaves_with_path(abstract):
@@ -85,7 +101,7 @@ def fill(tensors, abstract, table: Names, path):
   return jax.tree_util.tree_map_with_path(take, abstract)
 
 
-def export(variables, table: Names):
+def export(variables: Mapping[str, Any], table: Names) -> dict[str, np.ndarray]:
   """Variables, in their collections -> {their key: array}, the inverse of `fill`."""
   tensors = {}
   for key_path, leaf in jax.tree_util.tree_leaves_with_path(variables):
@@ -94,7 +110,7 @@ def export(variables, table: Names):
   return tensors
 
 
-def initial_variables(model):
+def initial_variables(model: Tokenizer) -> Callable[[], Mapping[str, Any]]:
   """A function without arguments that initialises the variables of a tokenizer."""
   # The smallest image: no parameter depends on its size.
   images = jnp.zeros((1, model.downsample, model.downsample, 3))

@@ -9,6 +9,7 @@ from typing import Any
 import grain
 import msgpack
 from array_record.python import array_record_module
+from ml_collections import ConfigDict
 
 from vqjax.data.folder import DEMO
 from vqjax.errors import UserError
@@ -28,7 +29,7 @@ class ArrayRecord:
   records are packed in groups, which would have to be read whole for each example.
   """
 
-  def __init__(self, shards: list[str]):
+  def __init__(self, shards: list[str]) -> None:
     _check_complete(shards)
     try:
       self._records = grain.sources.ArrayRecordDataSource(shards)
@@ -58,7 +59,7 @@ class ArrayRecord:
     return msgpack.unpackb(self._records[index])
 
 
-def open_array_record(data: Any, split: str) -> ArrayRecord:
+def open_array_record(data: ConfigDict, split: str) -> ArrayRecord:
   """The shards that `data.path` and `data.eval_path`, each a folder or a glob, name for `split`."""
   held_out_apart = split == 'eval' and data.eval_path
   field, place = ('eval_path', data.eval_path) if held_out_apart else ('path', data.path)

@@ -5,14 +5,19 @@ some of its versions cut them off; hue moves by exact amounts, where OpenCV's 8-
 two degrees; OpenCV blurs in fixed point.
 """
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image
 
+_Change = Callable[[np.ndarray, float], np.ndarray]
+
 # OpenCV's kernels of these sizes where sigma is left to it: tables, not samples of a Gaussian.
 _KERNELS = {
-  3: np.float32([1, 2, 1]) / 4,
-  5: np.float32([1, 4, 6, 4, 1]) / 16,
-  7: np.float32([1, 3.5, 7, 9, 7, 3.5, 1]) / 32,
+  3: np.array([1, 2, 1], np.float32) / 4,
+  5: np.array([1, 4, 6, 4, 1], np.float32) / 16,
+  7: np.array([1, 3.5, 7, 9, 7, 3.5, 1], np.float32) / 32,
 }
 
 
@@ -30,7 +35,8 @@ def jitter_color(
   fraction of the circle uniform in [-hue, hue].
   """
   factors = [rng.uniform(max(0.0, 1 - x), 1 + x) for x in (brightness, contrast, saturation)]
-  changes = list(zip((scale_brightness, scale_contrast, scale_saturation), factors, strict=True))
+  scales = scale_brightness, scale_contrast, scale_saturation
+  changes: list[tuple[_Change, float]] = list(zip(scales, factors, strict=True))
   changes.append((turn_hue, rng.uniform(-hue, hue)))
   for i in rng.permutation(len(changes)):
     change, amount = changes[i]
@@ -90,7 +96,8 @@ def blur(image: np.ndarray, size: int) -> np.ndarray:
   for _ in range(2):
     padded = np.pad(pixels, ((reach, reach), (0, 0), (0, 0)), mode='reflect')
     rows = (padded[i : i + pixels.shape[0]] for i in range(size))
-    pixels = sum(weight * row for weight, row in zip(_KERNELS[size], rows, strict=True))
+    weighted = (weight * row for weight, row in zip(_KERNELS[size], rows, strict=True))
+    pixels = functools.reduce(np.add, weighted)
     pixels = pixels.swapaxes(0, 1)
   return _to_uint8(pixels)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from ml_collections import ConfigDict
 
 from vqjax.data.decode import UnreadableImage, decode
 from vqjax.data.sources import Source
@@ -19,7 +20,7 @@ _log = logging.getLogger('vqjax')
 
 def train_batches(
   source: Source,
-  data: Any,
+  data: ConfigDict,
   *,
   batch_size: int,
   seed: int,
@@ -42,7 +43,7 @@ def train_batches(
   reader = _Reader(source)
   transform = make_transform(data, 'train')
 
-  def load(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+  def load(index: int, rng: np.random.Generator) -> dict[str, Any]:
     example = reader.nearest(index)
     image = _transformed(transform, example, rng)
     return {'image': image, 'label': np.int32(example['label'])}
@@ -56,7 +57,7 @@ def train_batches(
 
 def eval_batches(
   source: Source,
-  data: Any,
+  data: ConfigDict,
   *,
   batch_size: int,
   process_index: int = 0,
@@ -80,7 +81,7 @@ def eval_batches(
     'mask': np.False_,
   }
 
-  def load(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+  def load(index: int, rng: np.random.Generator) -> dict[str, Any]:
     example = reader.read(index) if index < count else None
     if example is None:
       return blank
@@ -139,7 +140,9 @@ def _transformed(
     raise UserError(f'{example["name"]}: {error}') from None
 
 
-def _batches(examples: grain.MapDataset, data: Any, local_batch_size: int) -> grain.DatasetIterator:
+def _batches(
+  examples: grain.MapDataset, data: ConfigDict, local_batch_size: int
+) -> grain.DatasetIterator:
   threads = data.threads or min(16, os.cpu_count() or 1)
   ahead = max(threads, data.prefetch or 2 * local_batch_size)
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)

@@ -4,7 +4,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 # Set once for the process, since warning filters are not thread-safe. A picture over Pillow's limit
 # is an attack or an accident: unreadable. Corrupt metadata says nothing about the pixels.
@@ -26,7 +26,7 @@ _UPRIGHT = {
 class UnreadableImage(Exception):
   """One image that cannot be read; `str` of it is `name (reason)`."""
 
-  def __init__(self, name: str, reason: str):
+  def __init__(self, name: str, reason: str) -> None:
     super().__init__(f'{name} ({reason})')
     self.name = name
 
@@ -44,7 +44,7 @@ def decode(encoded: bytes, name: str) -> np.ndarray:
     with Image.open(io.BytesIO(encoded)) as image:
       image.load()
       return np.asarray(_upright(_rgb(image), image))
-  except Image.UnidentifiedImageError:
+  except UnidentifiedImageError:
     # Pillow's own words hold the address of a buffer.
     raise UnreadableImage(name, 'not an image that Pillow can read') from None
   except Exception as error:

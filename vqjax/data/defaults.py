@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 def default_data() -> dict[str, Any]:
   """A fresh dict with every data field; the transforms are VQGAN's (shorter side 256, crop 256)."""
-  # What happens to an image between the decoder and the batch, in this order.
+  # What is done to a decoded image, in this order: resized, cropped, recoloured, blurred, mirrored.
   transform = {
     # 'none'; 'shorter': the shorter side becomes resize_size; 'exact': both sides do.
     'resize': 'shorter',

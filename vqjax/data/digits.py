@@ -23,7 +23,7 @@ class Digits:
   scikit-learn is not imported. Raises `UserError` if it is not installed.
   """
 
-  def __init__(self, split: str):
+  def __init__(self, split: str) -> None:
     rows = _read()
     self._first = 0 if split == 'train' else _TRAINING
     rows = rows[:_TRAINING] if split == 'train' else rows[_TRAINING:]
@@ -48,7 +48,7 @@ def _read() -> np.ndarray:
   """uint8 [1797 65]: 64 pixels in 0..16, row by row, and the label."""
   # Asking for the place imports nothing: the package takes seconds to import.
   spec = importlib.util.find_spec('sklearn')
-  if spec is None:
+  if spec is None or not spec.submodule_search_locations:
     raise UserError(
       f"data.source='digits' needs {_FILE} from scikit-learn, which is not installed;"
       ' run: pip install scikit-learn'

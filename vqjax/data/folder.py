@@ -5,7 +5,9 @@ import pathlib
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
+
+from ml_collections import ConfigDict
 
 from vqjax.data.decode import UnreadableImage
 from vqjax.errors import UserError
@@ -25,7 +27,7 @@ class Folder:
   if `root` cannot be listed or holds no image, `UnreadableImage` if a file cannot be read.
   """
 
-  def __init__(self, root: pathlib.Path, keep: _Choice = list, what: str = 'images'):
+  def __init__(self, root: pathlib.Path, keep: _Choice = list, what: str = 'images') -> None:
     self._root = root
     names = image_names(root)
     # Of all the names, so that a class has the same label on both sides of a hold-out.
@@ -46,12 +48,12 @@ class Folder:
     return {'image': encoded, 'label': self._labels.get(name.split('/')[0], 0), 'name': name}
 
 
-def has_parts(path) -> bool:
+def has_parts(path: str | pathlib.Path) -> bool:
   """Whether a folder is divided: it has train/ or held-out images of their own in it."""
   return any((pathlib.Path(path).expanduser() / name).is_dir() for name in ('train', *_HELD_OUT))
 
 
-def open_folder(data: Any, split: str) -> Folder:
+def open_folder(data: ConfigDict, split: str) -> Folder:
   """The training or held-out images that `data.path`, `eval_path` and `holdout` describe.
 
   Held out is `data.eval_path`, else val/, validation/ or test/ beside train/, else a fraction
@@ -120,13 +122,14 @@ def image_names(root: pathlib.Path, advice: str = _ADVICE) -> list[str]:
   Raises `UserError`, which ends with `advice`, if `root` cannot be listed or holds no image.
   """
 
-  def fail(error: OSError):
+  def fail(error: OSError) -> NoReturn:
     raise UserError(
       f'cannot list {error.filename}: {error.strerror}; give yourself the right to read it, or'
       f' {advice}.'
     ) from error
 
-  names, others = [], Counter()
+  names: list[str] = []
+  others: Counter[str] = Counter()
   # Links are followed: data sets are often assembled from them.
   for parent, folders, files in os.walk(root, onerror=fail, followlinks=True):
     folders[:] = [name for name in folders if not name.startswith('.')]

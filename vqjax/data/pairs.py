@@ -19,11 +19,11 @@ class Pairs(NamedTuple):
   reconstructions: dict[str, pathlib.Path]
   size: tuple[int, int]  # height and width of the first original, which all images must have
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.originals)
 
 
-def open_pairs(originals, reconstructions) -> Pairs:
+def open_pairs(originals: str | pathlib.Path, reconstructions: str | pathlib.Path) -> Pairs:
   """Pairs the images of two folders by their path below it, whatever the suffix.
 
   Raises:
@@ -83,7 +83,7 @@ def _paths(flag, folder):
     raise UserError(
       f'--{flag}={folder} is no folder (looked in {pathlib.Path.cwd()}); name one with images.'
     )
-  paths = {}
+  paths: dict[str, pathlib.Path] = {}
   for name in image_names(root, f'choose another --{flag}'):
     stem = name.rpartition('.')[0]
     if stem in paths:

@@ -41,12 +41,12 @@ class Photos:
   one is not installed.
   """
 
-  def __init__(self, split: str):
+  def __init__(self, split: str) -> None:
     self._photos = [(name, _read(wheel, name)) for wheel, name in _PHOTOS[split]]
     self._tiles = [
       (label, *tile)
       for label, (_, photo) in enumerate(self._photos)
-      for tile in _tiles(*photo.shape[:2], _STRIDE[split])
+      for tile in _tiles(photo.shape[0], photo.shape[1], _STRIDE[split])
     ]
     self.description = (
       f'{len(self)} tiles of {len(self._photos)} photographs from scikit-image and scikit-learn'
@@ -69,7 +69,7 @@ def _read(wheel: tuple[str, str, str], name: str) -> np.ndarray:
   module, folder, package = wheel
   # Asking for the place imports nothing: both packages take seconds to import.
   spec = importlib.util.find_spec(module)
-  if spec is None:
+  if spec is None or not spec.submodule_search_locations:
     raise UserError(
       f"data.source='photos' needs {name} from {package}, which is not installed;"
       f' run: pip install {package}'

@@ -1,6 +1,9 @@
 """Where images come from: one random-access source for each value of `data.source`."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
+
+from ml_collections import ConfigDict
 
 from vqjax.data.array_record import open_array_record
 from vqjax.data.digits import Digits
@@ -9,16 +12,6 @@ from vqjax.data.photos import Photos
 from vqjax.data.tfds import Tfds
 from vqjax.data.transforms import make_transform
 from vqjax.errors import UserError
-
-_SOURCES = {
-  'photos': lambda data, split: Photos(split),
-  'digits': lambda data, split: Digits(split),
-  'folder': open_folder,
-  'array_record': open_array_record,
-  'tfds': lambda data, split: Tfds(data.tfds_name, data.path, getattr(data, f'{split}_split')),
-}
-
-_WITHOUT_PATH = ('photos', 'digits')  # they come with packages
 
 
 class Source(Protocol):
@@ -33,7 +26,18 @@ class Source(Protocol):
     ...
 
 
-def make_source(data: Any, split: str) -> Source:
+_SOURCES: dict[str, Callable[[ConfigDict, str], Source]] = {
+  'photos': lambda data, split: Photos(split),
+  'digits': lambda data, split: Digits(split),
+  'folder': open_folder,
+  'array_record': open_array_record,
+  'tfds': lambda data, split: Tfds(data.tfds_name, data.path, getattr(data, f'{split}_split')),
+}
+
+_WITHOUT_PATH = ('photos', 'digits')  # they come with packages
+
+
+def make_source(data: ConfigDict, split: str) -> Source:
   """The images that the config section `data` (see `default_data`) names for 'train' or 'eval'.
 
   Raises `UserError` for a field that is wrong, in either split's transform too: better now than at
@@ -52,7 +56,7 @@ def make_source(data: Any, split: str) -> Source:
   return _SOURCES[data.source](data, split)
 
 
-def choose_images(data: Any, path: str | None) -> None:
+def choose_images(data: ConfigDict, path: str | None) -> None:
   """Makes `data`, of a run's config, the images at `path`, where that is not None.
 
   A folder of another place than the run's is evaluated whole, or its part val/ where it has parts:

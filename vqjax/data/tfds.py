@@ -14,7 +14,7 @@ class Tfds:
   only one that can be read in random order without TensorFlow), or has no images.
   """
 
-  def __init__(self, name: str, data_dir: str, split: str):
+  def __init__(self, name: str, data_dir: str, split: str) -> None:
     # Seconds to import, and nobody else needs it.
     import tensorflow_datasets as tfds
 

@@ -34,7 +34,7 @@ class Tokens:
     UserError: the folder holds no tokens, not all of them, or damaged ones; a later format.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: str | pathlib.Path) -> None:
     self._path = pathlib.Path(path).expanduser()
     self.index = read_index(self._path)
     if 'shards' not in self.index:

@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from vqjax.data.augment import blur_at_random, jitter_color
@@ -50,7 +50,7 @@ class Transform:
   flip: bool
   small: str
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not (isinstance(self.image_size, int) and self.image_size > 0):
       raise UserError(
         f'data.image_size is {self.image_size!r}; give a number of pixels, 1 or more.'
@@ -90,7 +90,7 @@ class Transform:
     )
     self._require(0 <= self.blur <= 1, 'blur', 'give a probability, 0 to 1')
 
-  def __str__(self):
+  def __str__(self) -> str:
     """In words, and without what is switched off: a protocol, for people and for comparison."""
     size = f'{self.resize_size or self.image_size}'
     size += f' to {self.resize_up_to}' * bool(self.resize_up_to)
@@ -123,14 +123,15 @@ class Transform:
     elif self.resize == 'shorter':
       image = self._shorter_side(image, size)
     if self.crop == 'random_resized':
-      top, left, height, width = inception_box(*image.shape[:2], self.scale, self.ratio, rng)
+      box = inception_box(image.shape[0], image.shape[1], self.scale, self.ratio, rng)
+      top, left, height, width = box
       image = image[top : top + height, left : left + width]
       image = self._resized(image, self.image_size, self.image_size)
     else:
       image = self._cropped(self._large_enough(image), rng)
-    *strengths, probability = self.color_jitter
+    brightness, contrast, saturation, hue, probability = self.color_jitter
     if probability and rng.random() < probability:
-      image = jitter_color(image, *strengths, rng)
+      image = jitter_color(image, brightness, contrast, saturation, hue, rng)
     if self.blur and rng.random() < self.blur:
       image = blur_at_random(image, rng)
     if self.flip and rng.random() < 0.5:
@@ -181,7 +182,7 @@ class Transform:
     return np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[self.filter]))
 
 
-def make_transform(data: Any, split: str) -> Transform:
+def make_transform(data: ConfigDict, split: str) -> Transform:
   """The transform that `data.train` or `data.eval` describes; `UserError` names a wrong field."""
   section = getattr(data, split)
   fields = (f.name for f in dataclasses.fields(Transform) if f.name not in ('where', 'image_size'))

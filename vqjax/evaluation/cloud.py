@@ -31,7 +31,7 @@ def cloud(
   def look(variables, images, mask):
     x = model.normalize(images)
     latents = model.apply(variables, x, method=_compared)
-    quantized = model.apply(variables, x, mask=mask, method='encode')
+    quantized: Any = model.apply(variables, x, mask=mask, method='encode')
     return latents, quantized.z_q, _codes(model, variables), mask
 
   look = jax.jit(look, out_shardings=sharding.replicated(mesh))

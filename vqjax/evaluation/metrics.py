@@ -6,7 +6,10 @@ Perplexity and usage of a whole split are in `vqjax.quantizers`.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import entr
+
+Images = jax.Array | np.ndarray  # [B H W C], uint8 or float in [0, 1]
 
 SSIM_WINDOW = 11  # pixels
 
@@ -22,7 +25,7 @@ def _mean(pixels):
   return jnp.mean(jnp.mean(pixels, axis=(2, 3)), axis=1)
 
 
-def l1(x, y):
+def l1(x: Images, y: Images) -> jax.Array:
   """Mean absolute error over all pixels and channels, `mean |x - y|`.
 
   Args:
@@ -35,12 +38,12 @@ def l1(x, y):
   return _mean(jnp.abs(_levels(x) - _levels(y))) / 255
 
 
-def l2(x, y):
+def l2(x: Images, y: Images) -> jax.Array:
   """Mean squared error over all pixels and channels, `mean (x - y)^2`; as `l1`."""
   return _mean(jnp.square(_levels(x) - _levels(y))) / 255**2
 
 
-def psnr(x, y):
+def psnr(x: Images, y: Images) -> jax.Array:
   """Peak signal-to-noise ratio in dB over all pixels and RGB channels: `-10 log10 mean (x - y)^2`.
 
   Args:
@@ -53,7 +56,7 @@ def psnr(x, y):
   return -10 * jnp.log10(l2(x, y))
 
 
-def psnr_luma(x, y):
+def psnr_luma(x: Images, y: Images) -> jax.Array:
   """PSNR in dB of the luma, as in OptVQ's tables: `-10 log10(mean (x' - y')^2 + 1e-8)`.
 
   `x' = (65.481 R + 128.553 G + 24.966 B + 16) / 255`: BT.601, studio swing. As it spans 219/255 of
@@ -78,7 +81,7 @@ def _weights(*of_channels):
   return jnp.asarray(of_channels, jnp.float32)[None, None, None]
 
 
-def ssim(x, y):
+def ssim(x: Images, y: Images) -> jax.Array:
   """Structural similarity (Wang et al. 2004): Gaussian window, sigma 1.5, 11 taps, per channel.
 
   Population covariance, data range 1, K1 = 0.01, K2 = 0.03; the mean over positions whose window
@@ -96,7 +99,7 @@ def ssim(x, y):
   return jnp.mean(luminance * structure, axis=(1, 2, 3))
 
 
-def ssim_luma(x, y):
+def ssim_luma(x: Images, y: Images) -> jax.Array:
   """Structural similarity of the rounded luma, as in OptVQ's tables.
 
   As `ssim`, of `.299 R + .587 G + .114 B` in levels of 0 to 255, rounded, half to even; negative
@@ -152,8 +155,8 @@ def _similarities(x, y):
 
 
 def _blur(images):
-  taps = np.exp(-0.5 * ((np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) / 1.5) ** 2)
-  taps = jnp.asarray(taps / taps.sum(), jnp.float32)
+  bell = np.exp(-0.5 * ((np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) / 1.5) ** 2)
+  taps = jnp.asarray(bell / bell.sum(), jnp.float32)
   for axis in (1, 2):
     size = images.shape[axis] - SSIM_WINDOW + 1
     images = sum(
@@ -162,7 +165,7 @@ def _blur(images):
   return images
 
 
-def token_entropy(counts):
+def token_entropy(counts: ArrayLike) -> float:
   """Entropy of a token in bits, `-sum p log2 p` with `p = counts / sum`: [K] -> float.
 
   The bits that an ideal code of single tokens would spend; at most log2 K, and log2 of the
@@ -172,7 +175,7 @@ def token_entropy(counts):
   return float(entr(counts / max(counts.sum(), 1)).sum() / np.log(2))
 
 
-def windowed_usage(tokens, num_codes, window):
+def windowed_usage(tokens: ArrayLike, num_codes: int, window: int) -> float:
   """Mean over windows of the fraction of codes that occur in one: int [N ...] -> float in [0, 1].
 
   A window is `window` consecutive rows of the first axis: images of [B H W], tokens of [N]. The
@@ -193,7 +196,9 @@ def windowed_usage(tokens, num_codes, window):
   return float(np.mean(fractions))
 
 
-def frechet_distance(mean1, covariance1, mean2, covariance2):
+def frechet_distance(
+  mean1: ArrayLike, covariance1: ArrayLike, mean2: ArrayLike, covariance2: ArrayLike
+) -> float:
   """Squared Frechet distance of two Gaussians: `|m1 - m2|^2 + tr(S1 + S2) - 2 tr (S1 S2)^(1/2)`.
 
   Of Inception features this is FID (Heusel et al. 2017, equation 6). The last trace is the nuclear

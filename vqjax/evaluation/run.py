@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from vqjax.errors import UserError
 from vqjax.evaluation import scoring, totals
 from vqjax.evaluation import statistics as feature_statistics
 from vqjax.evaluation.cloud import cloud
-from vqjax.evaluation.results import Evaluation
+from vqjax.evaluation.results import Evaluation, Found
 from vqjax.evaluation.step import make_eval_step, make_pair_step
 from vqjax.task import task_of
 
@@ -157,6 +158,7 @@ def save_statistics(found: Evaluation, path: str | pathlib.Path) -> None:
     UserError: the file cannot be written.
   """
   of = *(found.protocol[name] for name in ('data', 'images')), weights.provenance('inception')
+  assert found.statistics is not None  # `save_reference` asked for them
   found.statistics.save(path, '; '.join(of))
 
 
@@ -177,7 +179,14 @@ class _Setup:
     self._path = reference
     self._reference = feature_statistics.load(reference, width=2048) if reference else None
 
-  def collect(self, step, batches, *, total, num_codes=None) -> Evaluation:
+  def collect(
+    self,
+    step: Callable[[Any], Found],
+    batches: Any,
+    *,
+    total: int,
+    num_codes: int | None = None,
+  ) -> Evaluation:
     """Runs over the batches; `protocol` of what is returned has the meaning of every number."""
     found = totals.collect(
       step,
@@ -223,5 +232,6 @@ def _tokens(quantizer, batch_size):
 
 
 def _device():
-  precision = jax.config.jax_default_matmul_precision or 'default'
+  # JAX adds its options to the class while it is imported.
+  precision = jax.config.jax_default_matmul_precision or 'default'  # type: ignore[attr-defined]
   return f'{jax.devices()[0].device_kind}, products of the model in {precision} precision'

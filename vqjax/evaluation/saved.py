@@ -3,13 +3,15 @@
 import json
 import pathlib
 import zipfile
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vqjax.errors import UserError
 
-# Entries of a protocol that may differ: they say which run it is. And metrics are looked at alone.
+# Entries of a protocol that do not decide whether numbers compare: three say which run it is, and
+# the definitions of metrics are compared one by one.
 OF_THE_RUN = ('run', 'weights', 'computed on', 'metrics')
 _OWN_DEFINITION = ('rec_loss',)  # the objective of each run
 
@@ -18,19 +20,20 @@ class Evaluated(NamedTuple):
   """What eval.py wrote about one run."""
 
   folder: pathlib.Path
-  numbers: dict  # of metrics.json
-  protocol: dict
-  pictures: dict | None  # arrays by the names of `evaluation.Pictures`
+  numbers: dict[str, Any]  # of metrics.json
+  protocol: dict[str, Any]
+  pictures: dict[str, np.ndarray] | None  # by the names of `evaluation.Pictures`
 
 
-def named(runs) -> dict:
+def named(runs: Sequence[str | pathlib.Path]) -> dict[str, str | pathlib.Path]:
   """Gives each run a short name: {name: run}.
 
-  It is that of the run's folder; where two are alike, the path; where paths are, it is numbered.
+  The name is that of the run's folder. Runs whose folders have the same name get their whole path
+  instead, and a path that comes up again a number: 'out', 'out (2)'.
   """
   folders = [pathlib.Path(run) for run in runs]
   short = [(f.parent if f.name == 'eval' else f).resolve().name for f in folders]
-  names = {}
+  names: dict[str, str | pathlib.Path] = {}
   for run, folder, name in zip(runs, folders, short, strict=True):
     name = first = str(folder) if short.count(name) > 1 else name
     count = 1
@@ -41,7 +44,7 @@ def named(runs) -> dict:
   return names
 
 
-def read(run) -> Evaluated:
+def read(run: str | pathlib.Path) -> Evaluated:
   """Reads an evaluation, by the folder of its run or its own.
 
   Raises:
@@ -69,13 +72,13 @@ def read(run) -> Evaluated:
   return Evaluated(folder, numbers, protocol, pictures)
 
 
-def differences(found: dict[str, Evaluated]) -> dict:
+def differences(found: Mapping[str, Evaluated]) -> dict[str, dict[str, Any]]:
   """What must be the same for numbers to compare, and is not: {field: {name: value}}.
 
   That is every entry of the protocols but those of the run itself, `num_images`, and the definition
   of every metric that more than one run has a number of, but for `rec_loss`.
   """
-  fields = {}
+  fields: dict[str, dict[str, Any]] = {}
   for name, run in found.items():
     general = {field: v for field, v in run.protocol.items() if field not in OF_THE_RUN}
     general['num_images'] = run.numbers.get('num_images')
@@ -92,7 +95,7 @@ def differences(found: dict[str, Evaluated]) -> dict:
   }
 
 
-def listed(differences: dict) -> str:
+def listed(differences: Mapping[str, Mapping[str, Any]]) -> str:
   """Differences as text: `field: 'value' in A, 'value' in B; ...`."""
   shown = lambda value: 'nothing' if value is None else repr(value)
   return '; '.join(

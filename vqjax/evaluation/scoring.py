@@ -56,7 +56,7 @@ def definitions(network_params: Mapping[str, Any]) -> dict[str, str]:
 
 def missing(network_params: Mapping[str, Any], size: tuple[int, int]) -> dict[str, str]:
   """Numbers that cannot be computed on images of `size`, (height, width), and what they need."""
-  found = {}
+  found: dict[str, str] = {}
   if min(size) < metrics.SSIM_WINDOW:
     found |= dict.fromkeys(('ssim', 'ssim_luma'), _larger(metrics.SSIM_WINDOW))
   for name, metric in METRICS.items():
@@ -90,8 +90,8 @@ def score(
     float32 [B 1008], of reconstructions.
   """
   absent = missing(network_params, (x.shape[1], x.shape[2]))
-  values = {name: of(x, y) for name, of in PIXELS.items() if name not in absent}
-  seen = {}
+  values: dict[str, Any] = {name: of(x, y) for name, of in PIXELS.items() if name not in absent}
+  seen: dict[str, Any] = {}
   with jax.default_matmul_precision('highest'):
     for name, net in LPIPS_NETS.items():
       if name not in absent:
@@ -99,7 +99,7 @@ def score(
         values[name] = LPIPS(net).apply(params, _signed(x), _signed(y))
     if 'rfid' not in absent:
       params = {'params': network_params['inception']}
-      features = [Inception().apply(params, images) for images in (x, y)]
+      features: list[Any] = [Inception().apply(params, images) for images in (x, y)]
       seen['features'] = jnp.stack(features)
       if 'inception_score' not in absent:
         seen['probabilities'] = Inception().apply(params, features[1], method='probabilities')

@@ -5,13 +5,14 @@ batches, order and parts they come, up to float64 rounding.
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import zipfile
 import zlib
-from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.linalg.blas import dsyrk
 from scipy.special import entr
 
@@ -34,12 +35,12 @@ class FeatureStatistics:
     mean: float64 [D].
   """
 
-  def __init__(self, width: int):
+  def __init__(self, width: int) -> None:
     self.count = 0
     self.mean = np.zeros(width)
     self._scatter = np.zeros((width, width), order='F')  # its upper triangle
 
-  def add(self, features):
+  def add(self, features: ArrayLike) -> None:
     """Adds features, float [B D], of images that count; a few dozen rows at a time are fastest.
 
     Raises:
@@ -67,7 +68,7 @@ class FeatureStatistics:
     self.count = total
 
   @property
-  def covariance(self):
+  def covariance(self) -> np.ndarray:
     """`S / (N - 1)`, float64 [D D], as `np.cov`.
 
     Raises:
@@ -81,7 +82,7 @@ class FeatureStatistics:
     covariance += np.triu(covariance, 1).T
     return covariance
 
-  def save(self, path, provenance: str):
+  def save(self, path: str | pathlib.Path, provenance: str) -> None:
     """Writes an `.npz` of `mu` and `sigma`, as pytorch-fid reads it, `count` and `provenance`.
 
     Args:
@@ -92,11 +93,11 @@ class FeatureStatistics:
       UserError: fewer than two images, or a path that cannot be written.
     """
     path = pathlib.Path(path).expanduser()
-    arrays = {'mu': self.mean, 'sigma': self.covariance, 'count': self.count}
+    mean, covariance, count = self.mean, self.covariance, self.count
     partial = path.with_name(f'partial-{os.getpid()}-{path.name}')
     try:
       with partial.open('wb') as file:  # by its path, NumPy would append .npz to the name
-        np.savez(file, provenance=np.str_(provenance), **arrays)
+        np.savez(file, provenance=np.str_(provenance), mu=mean, sigma=covariance, count=count)
       partial.replace(path)
     except OSError as error:
       with contextlib.suppress(OSError):
@@ -106,7 +107,8 @@ class FeatureStatistics:
       ) from error
 
 
-class Precomputed(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Precomputed:
   """Statistics that a file holds."""
 
   mean: np.ndarray  # float64 [D]
@@ -115,7 +117,7 @@ class Precomputed(NamedTuple):
   provenance: str
 
 
-def load(path, width: int | None = None) -> Precomputed:
+def load(path: str | pathlib.Path, width: int | None = None) -> Precomputed:
   """Reads the `mu` [D] and `sigma` [D D] of an `.npz` of ours, of pytorch-fid's or of ADM's.
 
   Nothing else in it is read, so ADM's images (`arr_0`) cost nothing; nor is anything unpickled.
@@ -181,12 +183,12 @@ class InceptionScore:
     width: K.
   """
 
-  def __init__(self, width: int):
+  def __init__(self, width: int) -> None:
     self.count = 0
     self.sum = np.zeros(width)  # of p, [K]
     self.entropy = 0.0  # sum of H(p)
 
-  def add(self, probabilities):
+  def add(self, probabilities: ArrayLike) -> None:
     """Adds softmax outputs, float [B K], of images that count; raises as `FeatureStatistics`."""
     p = np.asarray(probabilities, np.float64)
     if p.ndim != 2 or p.shape[1] != len(self.sum):

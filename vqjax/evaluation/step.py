@@ -34,9 +34,10 @@ def eval_step(
     its cross entropy; a classifier has `accuracy` too.
   """
   task, images, mask = task_of(model), batch['image'], batch['mask']
-  y, quantized = model.apply(
+  output: Any = model.apply(
     {'params': params, **variables}, model.normalize(images), train=False, mask=mask
   )
+  y, quantized = output
   tokens = quantized.indices.reshape(images.shape[0], -1)
   terms, rec_loss = task.compare(loss_weights, task.target(model, batch), y)
   values = {'rec_loss': rec_loss} | {name: terms[name] for name in task.watched}
@@ -70,11 +71,11 @@ def make_eval_step(
   def step(network_params, params, variables, batch):
     images, y, values, tokens = eval_step(model, loss_weights, params, variables, batch)
     found = {'mask': batch['mask'], 'values': values, 'tokens': tokens}
-    if images is not None:
+    if images is not None and y is not None:  # there are both or neither
       y = scoring.ROUNDINGS[rounding](y)
       found['images'] = images, y
       if network_params is None:
-        quick = {'psnr', 'ssim'} - scoring.missing({}, images.shape[1:3]).keys()
+        quick = {'psnr', 'ssim'} - scoring.missing({}, (images.shape[1], images.shape[2])).keys()
         values |= {name: scoring.PIXELS[name](images, y) for name in quick}
       else:
         more, seen = scoring.score(network_params, images, y)

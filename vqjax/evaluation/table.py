@@ -7,12 +7,14 @@ the terms of the objective.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import jax
 
 from vqjax.evaluation import metrics
+
+Line = Literal['progress', 'held out']  # of the log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +39,14 @@ class Metric:
   of_pixels: Callable[[jax.Array, jax.Array], jax.Array] | None = None
   network: str = ''
   words: str = ''
-  lines: tuple[Literal['progress', 'held out'], ...] = ()
+  lines: tuple[Line, ...] = ()
   curve: str = ''
   baseline: bool = False
 
 
-_PROGRESS, _HELD_OUT, _BOTH = ('progress',), ('held out',), ('progress', 'held out')
+_PROGRESS: tuple[Line, ...] = ('progress',)
+_HELD_OUT: tuple[Line, ...] = ('held out',)
+_BOTH = (*_PROGRESS, *_HELD_OUT)
 _INCEPTION = 'inception'
 
 METRICS = {
@@ -155,7 +159,7 @@ METRICS = {
 }
 
 
-def line(kind: Literal['progress', 'held out'], values) -> list[str]:
+def line(kind: Line, values: Mapping[str, float | None]) -> list[str]:
   """The numbers of `values`, {name: number}, that stand in a line of the log, in words."""
   return [
     (metric.words or f'{name} {{:.4g}}').format(values[name])

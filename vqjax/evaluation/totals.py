@@ -24,6 +24,8 @@ log = logging.getLogger('vqjax')
 EXTREMES = 8  # how many of the best and of the worst images are kept
 WINDOWS = {'usage_65536_tokens': 65_536, 'usage_256_images': 256}  # in tokens, in images
 
+_Picture = tuple[int, float, np.ndarray, np.ndarray]  # position, PSNR, original, reconstruction
+
 
 class Accumulator(Protocol):
   """Something that is added up over the batches of a set."""
@@ -110,7 +112,7 @@ class Distances:
   def add(self, found: Found) -> None:
     mask = found['mask']
     if 'features' in found:
-      if self.originals is None:
+      if self.originals is None or self._reconstructions is None:
         width = found['features'].shape[-1]
         self.originals, self._reconstructions = FeatureStatistics(width), FeatureStatistics(width)
       self.originals.add(found['features'][0][mask])
@@ -121,7 +123,7 @@ class Distances:
       self._score.add(found['probabilities'][mask])
 
   def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
-    if self.originals is None:
+    if self.originals is None or self._reconstructions is None:
       return {}, {}
     numbers = {} if self._score is None else {'inception_score': self._score.value}
     count, width = self.originals.count, len(self.originals.mean)
@@ -152,7 +154,9 @@ class Gallery:
   def __init__(self, wanted: frozenset[int]) -> None:
     self._wanted = wanted
     self._position = 0  # of the next image, those that a mask leaves out included
-    self._samples, self._best, self._worst = [], [], []
+    self._samples: list[_Picture] = []
+    self._best: list[_Picture] = []
+    self._worst: list[_Picture] = []
 
   def add(self, found: Found) -> None:
     mask = found['mask']
@@ -162,9 +166,12 @@ class Gallery:
 
   def _add(self, mask, psnr, originals, reconstructions):
     positions = self._position + np.arange(len(mask))
-    # Copies: a view would keep its whole batch.
-    copies = lambda i: (originals[i].copy(), _bytes(reconstructions[i]))
-    pick = lambda i: (positions[i], float(psnr[i]), *copies(i))
+
+    def pick(i: np.integer) -> _Picture:
+      # Copies: a view would keep its whole batch.
+      copies = originals[i].copy(), _bytes(reconstructions[i])
+      return int(positions[i]), float(psnr[i]), *copies
+
     inside = np.flatnonzero(mask)
     self._samples += [pick(i) for i in inside if positions[i] in self._wanted]
     order = inside[np.argsort(psnr[inside], kind='stable')]
@@ -177,10 +184,9 @@ class Gallery:
   def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
     return {}, {}
 
-  def pictures(self) -> dict[str, Pictures | None]:
-    """`samples`, `best` and `worst`; None of a set without images."""
-    kept = {'samples': self._samples, 'best': self._best, 'worst': self._worst}
-    return {name: _pictures(rows) for name, rows in kept.items()}
+  def pictures(self) -> tuple[Pictures | None, Pictures | None, Pictures | None]:
+    """Those wanted, the best and the worst; None each of a set without images."""
+    return _pictures(self._samples), _pictures(self._best), _pictures(self._worst)
 
 
 def spread(total: int, count: int) -> frozenset[int]:
@@ -223,17 +229,21 @@ def collect(
     raise UserError(
       'no image could be read; the log names the unreadable ones: repair them, or name others.'
     )
-  numbers, gaps = {}, dict(missing or {})
+  numbers: dict[str, float | None] = {}
+  gaps = dict(missing or {})
   for accumulator in accumulators:
     more, others = accumulator.numbers()
-    numbers, gaps = numbers | more, gaps | others
+    numbers, gaps = {**numbers, **more}, gaps | others
   numbers |= dict.fromkeys(gaps)
+  chosen, best, worst = gallery.pictures()
   return Evaluation(
     {name: numbers[name] for name in (*METRICS, 'num_images') if name in numbers},
     gaps,
     code_counts=None if codes is None else codes.counts,
     statistics=distances.originals,
-    **gallery.pictures(),
+    samples=chosen,
+    best=best,
+    worst=worst,
   )
 
 
@@ -242,7 +252,8 @@ class _Windows:
 
   def __init__(self, num_codes, size):
     self.num_codes, self.size = num_codes, size
-    self.rows, self.fractions = None, []
+    self.rows: np.ndarray | None = None
+    self.fractions: list[float] = []
 
   def add(self, rows):
     rows = rows if self.rows is None else np.concatenate([self.rows, rows])

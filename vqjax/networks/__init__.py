@@ -1,12 +1,12 @@
 """Encoders, decoders and discriminators as linen modules, NHWC throughout.
 
-An encoder has `width_out`, the width of its latents, and `downsample`, its pixels per token side. A
-decoder has `width_in`, the width that it takes (None: any), `last_kernel`, the path of its last
-kernel, `classifies`, whether it puts out logits, and, where it puts out images, `downsample` and
-`out_channels`. Both are called with `(x, train)`.
+What an encoder and a decoder must have is in `contracts.py`; every pair in `NETWORKS` has it.
 """
 
+from collections.abc import Callable, Mapping
+
 from vqjax.networks.cnn import CNNDecoder, CNNEncoder
+from vqjax.networks.contracts import Decoder, Encoder, ImageDecoder
 from vqjax.networks.discriminators import PatchGAN
 from vqjax.networks.inception import Inception
 from vqjax.networks.lpips import LPIPS
@@ -17,7 +17,7 @@ from vqjax.networks.vit import ViTDecoder, ViTEncoder
 from vqjax.networks.vqtorch import VQTorchClassifier, VQTorchDecoder, VQTorchEncoder
 
 # (encoder, decoder) by what a config calls the network.
-NETWORKS = {
+NETWORKS: Mapping[str, tuple[Callable[..., Encoder], Callable[..., Decoder]]] = {
   'cnn': (CNNEncoder, CNNDecoder),
   'maskgit': (MaskGITEncoder, MaskGITDecoder),
   'vit': (ViTEncoder, ViTDecoder),
@@ -31,6 +31,9 @@ __all__ = [
   'NETWORKS',
   'CNNDecoder',
   'CNNEncoder',
+  'Decoder',
+  'Encoder',
+  'ImageDecoder',
   'Inception',
   'MaskGITDecoder',
   'MaskGITDiscriminator',

@@ -9,11 +9,12 @@ level and in the middle: `attn_resolutions=(resolution // downsample,)`. The `no
 latent-diffusion is `mid_attention=False` without `attn_resolutions`.
 """
 
-from typing import Any
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vqjax.networks.layers import conv, dense, group_norm
 
@@ -21,7 +22,7 @@ from vqjax.networks.layers import conv, dense, group_norm
 class _Block(nn.Module):
   """What the blocks share: computation dtype and normalisation."""
 
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
   norm_groups: int = 32
 
   def norm(self, x, name, act=True):
@@ -36,7 +37,7 @@ class ResBlock(_Block):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, x, train):
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     h = conv(self.norm(x, 'norm1'), self.features, name='conv1', dtype=self.dtype)
     h = nn.Dropout(self.dropout, deterministic=not train)(self.norm(h, 'norm2'))
     h = conv(h, self.features, name='conv2', dtype=self.dtype)
@@ -49,7 +50,7 @@ class AttnBlock(_Block):
   """Single-head attention over all positions, softmax in float32; plus the input."""
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     batch, height, width, channels = x.shape
     h = self.norm(x, 'norm', act=False)
     q, k, v = (
@@ -93,13 +94,12 @@ class _Cnn(_Block):
     return 2 ** (len(self.channel_mult) - 1)
 
   def res(self, x, train, features, name):
-    block = nn.remat(ResBlock, static_argnums=(2,)) if self.remat else ResBlock
-    block = block(self.dtype, self.norm_groups, features, self.dropout, name=name)
-    return block(x, train)
+    kind = nn.remat(ResBlock, static_argnums=(2,)) if self.remat else ResBlock
+    return kind(self.dtype, self.norm_groups, features, self.dropout, name=name)(x, train)
 
   def attn(self, x, name):
-    block = nn.remat(AttnBlock) if self.remat else AttnBlock
-    return block(self.dtype, self.norm_groups, name=name)(x)
+    kind = nn.remat(AttnBlock) if self.remat else AttnBlock
+    return kind(self.dtype, self.norm_groups, name=name)(x)
 
   def level(self, x, train, name, i, num_blocks):
     for j in range(num_blocks):
@@ -130,7 +130,7 @@ class CNNEncoder(_Cnn):
     return self.z_channels
 
   @nn.compact
-  def __call__(self, x, train: bool = False):
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     x = conv(x, self.channels, name='conv_in', dtype=self.dtype)
     for i in range(len(self.channel_mult)):
       x = self.level(x, train, 'down', i, self.num_res_blocks)
@@ -157,12 +157,12 @@ class CNNDecoder(_Cnn):
 
   out_channels: int = 3
 
-  width_in = None  # any
+  width_in: ClassVar[int | None] = None
   last_kernel = ('conv_out', 'kernel')
   classifies = False
 
   @nn.compact
-  def __call__(self, z, train: bool = False):
+  def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
     last = len(self.channel_mult) - 1
     x = conv(z, self.channels * self.channel_mult[last], name='conv_in', dtype=self.dtype)
     x = self.mid(x, train)

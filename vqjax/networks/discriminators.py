@@ -1,10 +1,9 @@
 """The patch discriminator: images [B H W C] -> logits; those for whole images: stylegan.py."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vqjax.errors import UserError
 from vqjax.networks.layers import conv
@@ -24,7 +23,7 @@ class ActNorm(nn.Module):
   """
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     width = x.shape[-1]
     ready = self.variable('batch_stats', 'ready', jnp.zeros, (), bool)
     first = {
@@ -70,10 +69,10 @@ class PatchGAN(nn.Module):
   channels: int = 64
   num_layers: int = 3
   norm: str = 'batch'
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     if self.norm not in ('batch', 'actnorm'):
       raise UserError(f'config.gan.norm is {self.norm!r}; legal: batch, actnorm.')
 

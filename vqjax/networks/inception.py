@@ -17,7 +17,7 @@ _POOLS = {
 # Steps in a row: a pool, then convolutions. '3x3:96' has 96 channels and keeps the size; '3x3/2:96'
 # has stride 2 and '3x3v:96' none, and both lose the border. 'a|b' stand side by side, as do the
 # branches of a block, and their channels are joined.
-_BLOCKS = {
+_BLOCKS: dict[str, str | dict[str, str]] = {
   'Conv2d_1a_3x3': '3x3/2:32',
   'Conv2d_2a_3x3': '3x3v:32',
   'Conv2d_2b_3x3': '3x3:64',
@@ -83,18 +83,18 @@ class Inception(nn.Module):
     UserError: images of another type or shape; `probabilities` with weights that have no classes.
   """
 
-  def setup(self):
+  def setup(self) -> None:
     # Has parameters only where it is called: features need none of them.
     self.fc = nn.Dense(_CLASSES, use_bias=False, precision=jax.lax.Precision.HIGHEST)
 
   @nn.compact
-  def __call__(self, images):
+  def __call__(self, images: jax.Array) -> jax.Array:
     x = prepared(images)
     for name, block in _BLOCKS.items():
       x = _branch(name, block, x) if isinstance(block, str) else _Block(block, name=name)(x)
     return jnp.mean(x, axis=(1, 2))
 
-  def probabilities(self, features):
+  def probabilities(self, features: jax.Array) -> jax.Array:
     """Features [B 2048], as `__call__` makes them -> probabilities of the classes [B 1008].
 
     softmax(features @ kernel), without the classifier's bias, is what the inception score takes
@@ -109,7 +109,7 @@ class Inception(nn.Module):
     return jax.nn.softmax(self.fc(features))
 
 
-def prepared(images):
+def prepared(images: jax.Array) -> jax.Array:
   """Images [B H W 3] as `Inception` takes them -> what it looks at, [B 299 299 3] in [-1, 1].
 
   Bilinear between the centres of pixels and, as in pytorch-fid, without antialiasing where it
@@ -148,7 +148,9 @@ def _branch(name, steps, x):
 
 
 def _conv(name, kind, x):
-  height, width, border, channels = re.fullmatch(r'(\d)x(\d)(v|/2)?:(\d+)', kind).groups()
+  match = re.fullmatch(r'(\d)x(\d)(v|/2)?:(\d+)', kind)
+  assert match, kind  # of the table above
+  height, width, border, channels = match.groups()
   conv = nn.Conv(
     int(channels),
     (int(height), int(width)),

@@ -1,12 +1,13 @@
 """Layers as the published networks set and initialise them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 # PyTorch's default for convolutions and linear layers: uniform in +-1/sqrt(fan_in). It takes the
 # fan-in of a transposed convolution, [size size features C] here, to be size * size * features.
@@ -18,7 +19,16 @@ def _bias_init(fan_in):
   return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-def conv(x, features, size=3, *, stride=1, padding='SAME', name, **kwargs):
+def conv(
+  x: jax.Array,
+  features: int,
+  size: int = 3,
+  *,
+  stride: int = 1,
+  padding: str | Sequence[tuple[int, int]] = 'SAME',
+  name: str,
+  **kwargs: Any,
+) -> jax.Array:
   """Convolution with PyTorch's default initialisation, inside a compact module: [B H W C]."""
   kwargs.setdefault('kernel_init', _kernel_init)
   return nn.Conv(
@@ -32,19 +42,19 @@ def conv(x, features, size=3, *, stride=1, padding='SAME', name, **kwargs):
   )(x)
 
 
-def dense(x, features, *, name, **kwargs):
+def dense(x: jax.Array, features: int, *, name: str, **kwargs: Any) -> jax.Array:
   """Linear layer on the last axis (a 1x1 convolution on images): [... C] -> [... features]."""
   bias_init = _bias_init(x.shape[-1])
   return nn.Dense(features, kernel_init=_kernel_init, bias_init=bias_init, name=name, **kwargs)(x)
 
 
-def group_norm(x, groups, *, name, dtype):
+def group_norm(x: jax.Array, groups: int, *, name: str, dtype: DTypeLike) -> jax.Array:
   """GroupNorm, eps 1e-6."""
   # The fast variance E[x^2] - E[x]^2 cancels where the mean is large.
   return nn.GroupNorm(groups, epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)(x)
 
 
-def layer_norm(x, *, name, dtype=None):
+def layer_norm(x: jax.Array, *, name: str, dtype: DTypeLike | None = None) -> jax.Array:
   """LayerNorm on the last axis, eps 1e-5 (PyTorch's default; Flax has 1e-6)."""
   return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)(x)
 
@@ -65,11 +75,11 @@ class PatchTranspose(nn.Module):
 
   features: int
   size: int
-  kernel_init: Callable = _kernel_init
-  dtype: Any = jnp.float32
+  kernel_init: Callable[..., jax.Array] = _kernel_init
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     batch, height, width, channels = x.shape
     shape = (self.size, self.size, self.features, channels)
     kernel = self.param('kernel', self.kernel_init, shape)

@@ -1,9 +1,12 @@
 """LPIPS: the distance between two images as pretrained classifiers see it."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vqjax.errors import UserError
 
@@ -64,9 +67,9 @@ class LPIPS(nn.Module):
 
   net: str = 'vgg'
   widths: tuple[int, ...] | None = None
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
-  def setup(self):
+  def setup(self) -> None:
     if self.net not in _TRUNKS:
       raise UserError(f'LPIPS.net is {self.net!r}; legal: {", ".join(_TRUNKS)}.')
     stages = _TRUNKS[self.net]
@@ -83,11 +86,11 @@ class LPIPS(nn.Module):
         setattr(self, f'conv_{index}', conv)
       setattr(self, f'lin{i}', self.param(f'lin{i}', nn.initializers.ones, (width,), jnp.float32))
 
-  def __call__(self, x, y):
+  def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
     # Two passes, not one over both: nothing of the image that gets no gradient is then kept.
     return self.distances(self.features(x), self.features(y)).sum(-1)
 
-  def features(self, x):
+  def features(self, x: jax.Array) -> list[jax.Array]:
     """Images [B H W 3] -> the taps, five [B h w C], finest first, none negative."""
     if min(x.shape[1:3]) < SMALLEST[self.net]:
       raise UserError(
@@ -105,7 +108,7 @@ class LPIPS(nn.Module):
       taps.append(x)
     return taps
 
-  def distances(self, x, y):
+  def distances(self, x: Sequence[jax.Array], y: Sequence[jax.Array]) -> jax.Array:
     """The taps of both images -> what each tap adds to the distance [B 5]."""
     lins = [getattr(self, f'lin{i}') for i in range(len(x))]
     return jnp.stack([_distance(*tap) for tap in zip(lins, x, y, strict=True)], axis=-1)

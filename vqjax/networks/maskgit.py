@@ -11,10 +11,12 @@ original numbers the same modules in the order of their calls.
 """
 
 import functools
-from typing import Any
+from typing import ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vqjax.networks.layers import group_norm
 
@@ -24,10 +26,10 @@ class MaskGITBlock(nn.Module):
 
   features: int
   norm_groups: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     h = x
     for i in (1, 2):
       h = nn.swish(group_norm(h, self.norm_groups, name=f'norm{i}', dtype=self.dtype))
@@ -54,7 +56,7 @@ class _MaskGIT(nn.Module):
   channel_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
   num_res_blocks: int = 2
   remat: bool = False
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
   norm_groups: int = 32
 
   @property
@@ -87,7 +89,7 @@ class MaskGITEncoder(_MaskGIT):
     return self.z_channels
 
   @nn.compact
-  def __call__(self, x, train: bool = False):
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     del train  # nothing here differs
     x = nn.Conv(self.channels, (3, 3), use_bias=False, dtype=self.dtype, name='conv_in')(x)
     for i, mult in enumerate(self.channel_mult):
@@ -108,12 +110,12 @@ class MaskGITDecoder(_MaskGIT):
 
   out_channels: int = 3
 
-  width_in = None  # any
+  width_in: ClassVar[int | None] = None
   last_kernel = ('conv_out', 'kernel')
   classifies = False
 
   @nn.compact
-  def __call__(self, z, train: bool = False):
+  def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
     del train
     conv = functools.partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
     x = conv(self.channels * self.channel_mult[-1], name='conv_in')(z)

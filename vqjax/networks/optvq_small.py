@@ -4,10 +4,12 @@ Zhang et al., Preventing Local Pitfalls in Vector Quantization via Optimal Trans
 2412.15195). Its networks for ImageNet are those of `cnn.py`. Module names are the original's keys.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vqjax.networks.layers import PatchTranspose, conv
 
@@ -21,7 +23,7 @@ class OptVQSmallEncoder(nn.Module):
   """
 
   channels: int = 16
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   downsample = 4
 
@@ -31,9 +33,9 @@ class OptVQSmallEncoder(nn.Module):
     return 2 * self.channels
 
   @nn.compact
-  def __call__(self, x, train: bool = False):
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     del train  # nothing here differs
-    halve = {'size': 2, 'stride': 2, 'padding': 'VALID', 'dtype': self.dtype}
+    halve: dict[str, Any] = {'size': 2, 'stride': 2, 'padding': 'VALID', 'dtype': self.dtype}
     x = nn.relu(conv(x, self.channels, name='in_fc', dtype=self.dtype))
     x = conv(x, self.channels, name='down1', **halve)
     x = nn.relu(conv(x, self.channels, name='conv1', dtype=self.dtype))
@@ -53,15 +55,15 @@ class OptVQSmallDecoder(nn.Module):
 
   channels: int = 16
   out_channels: int = 3
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   downsample = 4
-  width_in = None  # any
+  width_in: ClassVar[int | None] = None
   last_kernel = ('out_fc', 'kernel')
   classifies = False
 
   @nn.compact
-  def __call__(self, z, train: bool = False):
+  def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
     del train
     double = lambda name: PatchTranspose(self.channels, 2, dtype=self.dtype, name=name)
     x = nn.relu(conv(z, 2 * self.channels, name='in_fc', dtype=self.dtype))

@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vqjax.errors import UserError
 
@@ -53,10 +54,10 @@ class StyleGAN2Discriminator(nn.Module):
   """
 
   widths: tuple[int, ...]
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     _check_size(self, x)
     layer = functools.partial(_equalized, dtype=self.dtype)
     x = _act(layer(x, self.widths[0], 1, name='block_0'))
@@ -71,10 +72,10 @@ class StyleGAN2Discriminator(nn.Module):
 
 class _StyleBlock(nn.Module):
   features: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     layer = functools.partial(_equalized, dtype=self.dtype)
     y = _act(layer(x, x.shape[-1], 3, name='conv1'))
     y = layer(_blur(y, 2), self.features, 3, strides=2, padding='VALID', name='conv2')
@@ -100,12 +101,12 @@ class MaskGITDiscriminator(nn.Module):
   """
 
   widths: tuple[int, ...]
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     _check_size(self, x)
-    glorot = {'kernel_init': nn.initializers.xavier_uniform()}
+    glorot: dict[str, Any] = {'kernel_init': nn.initializers.xavier_uniform()}
 
     def layer(x, features, size, name, **kwargs):
       if size == 1:

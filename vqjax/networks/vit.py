@@ -11,12 +11,11 @@ are multiples of the patch's. The original stores the same numbers as frozen par
 (`en_pos_embedding`, `de_pos_embedding`), which fixes the resolution.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from vqjax.errors import UserError
 from vqjax.networks.layers import PatchTranspose, conv, layer_norm
@@ -29,7 +28,7 @@ _patch_init = nn.initializers.variance_scaling(
 )
 
 
-def positions(height, width, dim):
+def positions(height: int, width: int, dim: int) -> np.ndarray:
   """Fixed 2-D sine and cosine positions: float32 [height width dim].
 
   At row y and column x: `[sin(x w), cos(x w), sin(y w), cos(y w)]`, each dim / 4 wide, with
@@ -63,10 +62,10 @@ class Attention(nn.Module):
   """
 
   heads: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     batch, tokens, dim = x.shape
     inner = self.heads * HEAD_DIM
     h = layer_norm(x, name='norm', dtype=self.dtype)
@@ -83,10 +82,10 @@ class FeedForward(nn.Module):
   """norm, linear, tanh, linear; plus the input."""
 
   mlp_dim: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     h = layer_norm(x, name='norm', dtype=self.dtype)
     h = nn.tanh(_dense(h, self.mlp_dim, name='net_0', dtype=self.dtype))
     return x + _dense(h, x.shape[-1], name='net_2', dtype=self.dtype)
@@ -110,7 +109,7 @@ class _ViT(nn.Module):
   heads: int = 8
   mlp_dim: int = 2048
   patch_size: int = 8
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
   remat: bool = False
 
   @property
@@ -141,7 +140,7 @@ class ViTEncoder(_ViT):
     return self.dim
 
   @nn.compact
-  def __call__(self, x, train: bool = False):
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     del train  # nothing here differs
     x = conv(
       x,
@@ -177,7 +176,7 @@ class ViTDecoder(_ViT):
     return self.dim
 
   @nn.compact
-  def __call__(self, z, train: bool = False):
+  def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
     del train
     # The image leaves in float32: losses and rounding to 8 bits need it.
     x = self.transform(z).astype(jnp.float32)

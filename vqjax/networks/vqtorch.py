@@ -6,10 +6,12 @@ parameters. GELU is the exact one, and follows the pooling.
 """
 
 import functools
-from typing import Any
+from typing import ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vqjax.networks.layers import conv, dense
 
@@ -26,7 +28,7 @@ class VQTorchEncoder(nn.Module):
   """
 
   channels: int = 16
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   downsample = 4
 
@@ -36,7 +38,7 @@ class VQTorchEncoder(nn.Module):
     return 2 * self.channels
 
   @nn.compact
-  def __call__(self, x, train: bool = False):
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     del train  # nothing here differs
     x = _gelu(_pool(conv(x, self.channels, name='layers_0', dtype=self.dtype)))
     return _pool(conv(x, 2 * self.channels, name='layers_3', dtype=self.dtype))
@@ -55,15 +57,15 @@ class VQTorchDecoder(nn.Module):
 
   channels: int = 16
   out_channels: int = 1
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   downsample = 4
-  width_in = None  # any
+  width_in: ClassVar[int | None] = None
   last_kernel = ('layers_10', 'kernel')
   classifies = False
 
   @nn.compact
-  def __call__(self, z, train: bool = False):
+  def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
     del train
     double = lambda x: x.repeat(2, axis=1).repeat(2, axis=2)
     x = _gelu(conv(double(z), self.channels, name='layers_7', dtype=self.dtype))
@@ -83,14 +85,14 @@ class VQTorchClassifier(nn.Module):
 
   channels: int = 16
   num_classes: int = 10
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
-  width_in = None  # any
+  width_in: ClassVar[int | None] = None
   last_kernel = ('layers_9', 'kernel')
   classifies = True
 
   @nn.compact
-  def __call__(self, z, train: bool = False):
+  def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
     del train
     x = conv(z, 4 * self.channels, name='layers_6', dtype=self.dtype)
     x = jnp.max(x, axis=(1, 2)).astype(jnp.float32)

@@ -7,7 +7,9 @@ import base64
 import html
 import io
 import pathlib
+from collections.abc import Collection, Iterable, Sequence
 
+import numpy as np
 from PIL import Image
 
 _HERE = pathlib.Path(__file__).parent
@@ -41,30 +43,37 @@ _ZOOM = """<dialog aria-label="images, large">
 
 _SMALL = 128  # pixels; an image below is drawn larger than it is, with its pixels visible
 
+Card = tuple[str, Sequence[tuple[str, np.ndarray]]]  # (caption, [(label, uint8 [H W 3] or [H W])])
 
-def page(title, *content) -> str:
+
+def page(title: str, *content: str) -> str:
   """The whole file; the script for zooming is in it where there is a gallery."""
-  content = '\n'.join(content)
-  zoom = _ZOOM.format(script=_read('page.js')) if 'class="gallery"' in content else ''
-  return _PAGE.format(title=_text(title), style=_read('page.css'), content=content, zoom=zoom)
+  below = '\n'.join(content)
+  zoom = _ZOOM.format(script=_read('page.js')) if 'class="gallery"' in below else ''
+  return _PAGE.format(title=_text(title), style=_read('page.css'), content=below, zoom=zoom)
 
 
-def section(title, *content, level=2) -> str:
+def section(title: str, *content: str, level: int = 2) -> str:
   """A heading with what stands below it."""
   return '\n'.join((f'<h{level}>{_text(title)}</h{level}>', *content))
 
 
-def paragraph(text) -> str:
+def paragraph(text: str) -> str:
   """A paragraph."""
   return f'<p>{_text(text)}</p>'
 
 
-def items(texts) -> str:
+def items(texts: Iterable[str]) -> str:
   """A list."""
   return f'<ul>{"".join(f"<li>{_text(text)}" for text in texts)}</ul>'
 
 
-def table(lines, header=(), kinds=(), best=()) -> str:
+def table(
+  lines: Iterable[Sequence[str]],
+  header: Sequence[str] = (),
+  kinds: Sequence[str] = (),
+  best: Collection[tuple[int, int]] = (),
+) -> str:
   """A table of text.
 
   Args:
@@ -75,10 +84,10 @@ def table(lines, header=(), kinds=(), best=()) -> str:
     best: (row, column) of the cells to highlight.
   """
   notes = ' class="notes"' if kinds[-1:] == ('note',) else ''
-  kinds = dict(enumerate(kinds))
+  kind = dict(enumerate(kinds))
 
   def row(tag, cells, i=None):
-    names = [f'{kinds.get(j, "")} {"best" * ((i, j) in best)}'.strip() for j in range(len(cells))]
+    names = [f'{kind.get(j, "")} {"best" * ((i, j) in best)}'.strip() for j in range(len(cells))]
     attributes = [f' class="{name}"' if name else '' for name in names]
     row = ''.join(f'<{tag}{a}>{_text(cell)}' for a, cell in zip(attributes, cells, strict=True))
     return f'<tr>{row}'
@@ -87,15 +96,15 @@ def table(lines, header=(), kinds=(), best=()) -> str:
   return f'<div class="scroll"><table{notes}>\n' + '\n'.join(rows) + '\n</table></div>'
 
 
-def gallery(cards) -> str:
-  """Cards that zoom, of (caption, [(label, uint8 [H W 3] or [H W])]) each."""
+def gallery(cards: Iterable[Card]) -> str:
+  """Cards that zoom."""
   cards = list(cards)
   width = max(len(images) for _, images in cards)
   shown = '\n'.join(_card(*card) for card in cards)
   return f'<div class="gallery" style="--images: {width}">\n{shown}\n</div>'
 
 
-def figures(drawings) -> str:
+def figures(drawings: Iterable[tuple[str, str]]) -> str:
   """Drawings beside or below each other, of (SVG, what it shows) each."""
   shown = (
     f'<figure role="img" aria-label="{_text(label)}">{svg}</figure>' for svg, label in drawings

@@ -1,9 +1,12 @@
 """Images side by side."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def comparison(originals, reconstructions, columns=8, gap=2):
+def comparison(
+  originals: ArrayLike, reconstructions: ArrayLike, columns: int = 8, gap: int = 2
+) -> np.ndarray:
   """Originals above their reconstructions: two uint8 [N H W 3] -> uint8 [H' W' 3], white between.
 
   Rows of `columns` pairs follow one another until all N are shown.
@@ -26,7 +29,7 @@ def comparison(originals, reconstructions, columns=8, gap=2):
 ERROR_WHITE = 64  # levels of 255
 
 
-def error_map(originals, reconstructions):
+def error_map(originals: ArrayLike, reconstructions: ArrayLike) -> np.ndarray:
   """Where two images differ, in grey: two uint8 [N H W 3] -> uint8 [N H W].
 
   The mean over channels of `|x - y|`, black at 0 and white from ERROR_WHITE levels on: one scale

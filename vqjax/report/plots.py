@@ -7,15 +7,20 @@ of axes, so that a page can lay them out and a phone shows them one below the ot
 import contextlib
 import io
 import re
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import matplotlib
 import numpy as np
 import scipy.linalg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike
+
+from vqjax.evaluation.results import Cloud
 
 # Text stays text. The salt makes the ids, and so the file, the same each time.
-_STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'vqjax', 'font.size': 9}
+_STYLE: dict[Any, Any] = {'svg.fonttype': 'none', 'svg.hashsalt': 'vqjax', 'font.size': 9}
 # Blue and vermillion differ for every kind of colour vision; all are seen on white and on black.
 USED, UNUSED, GREY = '#3987c9', '#d9662b', '#8c8c8c'
 _COLOURS = (USED, UNUSED, '#2a9d74', '#b4699c', '#c9a227', '#5fb8d9', GREY)
@@ -25,7 +30,7 @@ _MOST_POINTS = 2048  # of a scatter, and rows that its axes are fitted to
 _MOST_STEPS = 500  # of a curve
 
 
-def code_usage(counts) -> tuple[str, str]:
+def code_usage(counts: ArrayLike) -> tuple[str, str]:
   """How often each code occurs, most frequent first, on a logarithmic scale: (SVG, label).
 
   Args:
@@ -51,7 +56,7 @@ def code_usage(counts) -> tuple[str, str]:
     return _svg(figure), label
 
 
-def clouds(cloud, counts=None) -> tuple[list[tuple[str, str]], str]:
+def clouds(cloud: Cloud, counts: np.ndarray | None = None) -> tuple[list[tuple[str, str]], str]:
   """Latents (P), codes (C) and quantized latents (Q) in one plane: ([(SVG, label)], note).
 
   The plane is that of the two main directions of latents and codes together, each set of the same
@@ -59,11 +64,11 @@ def clouds(cloud, counts=None) -> tuple[list[tuple[str, str]], str]:
   be. As vqtorch's page shows them (Huh et al., ICML 2023).
 
   Args:
-    cloud: an `evaluation.Cloud`; at most 2048 finite rows of each set are taken, evenly spread.
+    cloud: at most 2048 finite rows of each set are taken, evenly spread.
     counts: int [K], to tell used codes from unused, if `cloud.codes` has as many rows.
   """
-  sets = {'latents (P)': cloud.latents, 'codes (C)': cloud.codes, 'quantized (Q)': cloud.quantized}
-  sets = {name: np.asarray(rows) for name, rows in sets.items() if rows is not None}
+  every = {'latents (P)': cloud.latents, 'codes (C)': cloud.codes, 'quantized (Q)': cloud.quantized}
+  sets = {name: np.asarray(rows) for name, rows in every.items() if rows is not None}
   picks = {name: _picks(rows) for name, rows in sets.items()}
   fitted = ('latents (P)', 'codes (C)' if 'codes (C)' in sets else 'quantized (Q)')
   taken = {name: rows[picks[name]].astype(np.float64) for name, rows in sets.items()}
@@ -71,12 +76,14 @@ def clouds(cloud, counts=None) -> tuple[list[tuple[str, str]], str]:
   together = np.concatenate(list(points.values()))
   low, high = together.min(0), together.max(0)
   margin = 0.05 * np.maximum(high - low, 1e-6)
-  told = cloud.codes is not None and counts is not None and len(counts) == len(cloud.codes)
+  used = None  # bool [K], where it can be told
+  if cloud.codes is not None and counts is not None and len(counts) == len(cloud.codes):
+    used = np.asarray(counts) > 0
   drawings = []
   for name, rows in points.items():
-    colours = USED
-    if name == 'codes (C)' and told:
-      colours = np.where(np.asarray(counts)[picks[name]] > 0, USED, UNUSED)
+    colours: Any = USED
+    if name == 'codes (C)' and used is not None:
+      colours = np.where(used[picks[name]], USED, UNUSED)
     with _figure() as (figure, axes):
       # As pixels: thousands of marks would make the page slow.
       size = np.clip(6000 / len(rows), 4, 20)
@@ -90,11 +97,13 @@ def clouds(cloud, counts=None) -> tuple[list[tuple[str, str]], str]:
       axes.set_title(f'{name}: {_shown(len(rows), len(sets[name]))}')
       drawings.append((_svg(figure), name))
   explained = ' and '.join(f'{s:.1%} of the variance of {name}' for name, s in shares.items())
-  marked = ' Codes in blue are used, those in orange are not.' if told else ''
+  marked = ' Codes in blue are used, those in orange are not.' if used is not None else ''
   return drawings, f'The plane holds {explained}.{marked}'
 
 
-def curves(title, lines, reference=()) -> tuple[str, str]:
+def curves(
+  title: str, lines: Mapping[str, tuple[ArrayLike, ArrayLike]], reference: Collection[str] = ()
+) -> tuple[str, str]:
   """Numbers over steps: (SVG, label); logarithmic where all are positive and span a decade.
 
   Args:

@@ -174,7 +174,7 @@ def _read_curves(path):
   """metrics.jsonl as {name: (steps, values)}; without nulls and a line that a crash cut."""
   if path is None or not pathlib.Path(path).exists():
     return {}
-  found = {}
+  found: dict[str, tuple[list[int], list[float]]] = {}
   for line in pathlib.Path(path).read_text().splitlines():
     try:
       values = json.loads(line)

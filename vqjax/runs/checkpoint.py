@@ -11,7 +11,9 @@ import itertools
 import json
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -35,7 +37,14 @@ class Checkpoints:
     UserError: `keep` is less than 1.
   """
 
-  def __init__(self, directory, *, keep=3, best_metric='psnr', read_only=False):
+  def __init__(
+    self,
+    directory: str | Path,
+    *,
+    keep: int = 3,
+    best_metric: str = 'psnr',
+    read_only: bool = False,
+  ) -> None:
     if keep < 1:
       raise UserError(f'The number of checkpoints to keep is {keep}; legal: at least 1.')
     self._directory = Path(directory).absolute()
@@ -56,7 +65,13 @@ class Checkpoints:
       item_names=('state', 'record'),
     )
 
-  def save(self, step: int, state, record: dict, metrics: dict[str, float] | None = None):
+  def save(
+    self,
+    step: int,
+    state: Any,
+    record: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+  ) -> None:
     """Starts to save `state` with the JSON-able `record`, and returns while it is being written.
 
     The state's buffers may be donated as soon as this returns. A step that is there already is
@@ -76,16 +91,19 @@ class Checkpoints:
     with _disk_errors(self._directory):
       self._manager.save(step, args=args, force=True)  # When to save is the caller's decision.
 
-  def restore(self, abstract_state, step: int | None = None, *, part=False):
+  def restore(
+    self, abstract_state: Any, step: int | None = None, *, part: bool = False
+  ) -> tuple[Any, dict[str, Any]] | None:
     """Returns (state, record) of the newest whole checkpoint, or None if the folder has none.
 
     The record is what it was saved with, and its `step`.
 
     `abstract_state` has a `jax.ShapeDtypeStruct` for every array; its shardings are where the
-    arrays go, whatever they were when saved. Everything stored is read once before that. A damaged
-    checkpoint is passed over with a warning and moved aside, to `damaged_checkpoints` beside the
-    folder, so that its step can be saved again. With `step`, only that checkpoint will do. With
-    `part`, `abstract_state` may be a tree of dicts with some of the arrays, and gets only those.
+    arrays go, whatever they were when saved. All files of a checkpoint are read once to see that
+    they are whole, and only then restored from. A damaged checkpoint is passed over with a warning
+    and moved aside, to `damaged_checkpoints` beside the folder, so that its step can be saved
+    again. With `step`, only that checkpoint will do. With `part`, `abstract_state` may be a tree of
+    dicts with some of the arrays, and gets only those.
 
     Raises:
       UserError: the arrays in the checkpoint are not those of `abstract_state`; there are
@@ -128,22 +146,22 @@ class Checkpoints:
     """The step with the best metric, or None if no checkpoint has it."""
     return self._policy.best(self.steps())
 
-  def wait(self):
+  def wait(self) -> None:
     """Waits for the save in the background, and raises what went wrong with it."""
     with _disk_errors(self._directory):
       self._manager.wait_until_finished()
 
-  def close(self):
+  def close(self) -> None:
     """Waits like `wait`, then frees the threads."""
     try:
       self.wait()
     finally:
       self._manager.close()
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object) -> None:
     self.close()
 
   def _report_unfinished(self):

@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 
@@ -29,7 +31,13 @@ FREE = (
 )
 
 
-def open_run(workdir, config, *, allow_config_change=False, write=True):
+def open_run(
+  workdir: str | pathlib.Path,
+  config: ml_collections.ConfigDict,
+  *,
+  allow_config_change: bool = False,
+  write: bool = True,
+) -> tuple[pathlib.Path, dict[str, tuple[Any, Any]]]:
   """Creates the folder, or checks that it belongs to `config`; writes `config.json` if `write`.
 
   Returns:
@@ -71,7 +79,9 @@ def open_run(workdir, config, *, allow_config_change=False, write=True):
   return path, changes
 
 
-def read_config(workdir):
+def read_config(
+  workdir: str | pathlib.Path,
+) -> tuple[pathlib.Path, ml_collections.ConfigDict]:
   """Reads a run folder: (its path, its resolved ConfigDict).
 
   Raises:
@@ -92,14 +102,16 @@ def read_config(workdir):
     raise UserError(f'{path} cannot be read: {error}; restore it from a checkpoint.') from error
 
 
-def to_json(config):
+def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """A config as plain JSON types."""
   return json.loads(json.dumps(config.to_dict()))
 
 
-def flatten(config, prefix=''):
+def flatten(
+  config: Mapping[str, Any] | ml_collections.ConfigDict, prefix: str = ''
+) -> dict[str, Any]:
   """Nested fields -> {'model.channels': value}."""
-  flat = {}
+  flat: dict[str, Any] = {}
   for name, value in dict(config).items():
     if isinstance(value, dict | ml_collections.ConfigDict):
       flat |= flatten(value, f'{prefix}{name}.')
@@ -108,7 +120,7 @@ def flatten(config, prefix=''):
   return flat
 
 
-def difference(old, new):
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
   """Fields that differ, as {name: (old, new)}; None stands for a field that is not there."""
   names = sorted(old.keys() | new.keys())
   return {n: (old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)}

@@ -8,12 +8,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import tensorboardX
 from clu import parameter_overview as clu_overview
+from numpy.typing import ArrayLike
 from PIL import Image
 
 
@@ -25,7 +27,7 @@ class _Stdout(logging.StreamHandler):
       super().handleError(record)
 
 
-def setup(verbose=True):
+def setup(verbose: bool = True) -> None:
   """Sends the messages of `vqjax` to stdout, as they are, and quiets the libraries below.
 
   Calling it again changes `verbose` and nothing else. Pass `jax.process_index() == 0`: without
@@ -42,7 +44,7 @@ def setup(verbose=True):
     logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def parameter_overview(params) -> str:
+def parameter_overview(params: Mapping[str, Any]) -> str:
   """Returns a table of name, shape, dtype and size of every parameter, and their total."""
   return clu_overview.get_parameter_overview(params, include_stats=False)
 
@@ -57,7 +59,7 @@ class RunWriter:
   Make one on every process, with `enabled` on the first only: the others write nothing.
   """
 
-  def __init__(self, workdir, *, resume_step=0, enabled=True):
+  def __init__(self, workdir: str | Path, *, resume_step: int = 0, enabled: bool = True) -> None:
     self._enabled = enabled
     if not enabled:
       return
@@ -71,7 +73,7 @@ class RunWriter:
       str(workdir), purge_step=resume_step + 1, filename_suffix=f'.from_{resume_step}'
     )
 
-  def scalars(self, step: int, values: dict):
+  def scalars(self, step: int, values: Mapping[str, ArrayLike]) -> None:
     """Writes numbers by name; in metrics.jsonl what is not finite becomes null."""
     if not self._enabled:
       return
@@ -83,7 +85,7 @@ class RunWriter:
       self._events.add_scalar(name, x, step)
     self._events.flush()
 
-  def images(self, step: int, name: str, image):
+  def images(self, step: int, name: str, image: np.ndarray) -> None:
     """Writes a picture, uint8 [H W 3], to `samples/<name>_<step>.png` and TensorBoard.
 
     Raises:
@@ -98,16 +100,16 @@ class RunWriter:
     self._events.add_image(name, image, step, dataformats='HWC')
     self._events.flush()
 
-  def close(self):
+  def close(self) -> None:
     """Flushes and closes the files."""
     if self._enabled:
       self._metrics.close()
       self._events.close()
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object) -> None:
     self.close()
 
 
@@ -118,19 +120,27 @@ class Progress:
   returns seconds.
   """
 
-  def __init__(self, total_steps, batch_size, *, start_step=0, clock=time.perf_counter):
+  def __init__(
+    self,
+    total_steps: int,
+    batch_size: int,
+    *,
+    start_step: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+  ) -> None:
     self._total_steps = total_steps
     self._batch_size = batch_size
     self._clock = clock
-    self.images_per_second = None  # between the last two calls of `line`; None: no step yet
+    # Between the last two calls of `line`; None: no step yet.
+    self.images_per_second: float | None = None
     self.start(start_step)
 
-  def start(self, step: int):
+  def start(self, step: int) -> None:
     """Counts from now; call it when the first step is done, for compiling it took its time."""
     self._first = self._last = (step, self._clock())
 
   @contextlib.contextmanager
-  def pause(self):
+  def pause(self) -> Iterator[None]:
     """Leaves the time of the block, an evaluation or a checkpoint, out of the pace."""
     begin = self._clock()
     yield
@@ -158,12 +168,14 @@ class ImageProgress:
   The first images count for no pace, since a program is compiled for them.
   """
 
-  def __init__(self, total, *, seconds=10, clock=time.perf_counter):
+  def __init__(
+    self, total: int, *, seconds: float = 10, clock: Callable[[], float] = time.perf_counter
+  ) -> None:
     self._done, self._total = 0, total
     self._seconds, self._clock, self._logged = seconds, clock, clock()
     self._progress = Progress(total, 1, clock=clock)
 
-  def add(self, images: int):
+  def add(self, images: int) -> None:
     """Counts images that are done."""
     first = not self._done
     self._done += images

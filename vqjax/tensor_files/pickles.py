@@ -50,16 +50,14 @@ class Record:
   state: Any
   items: list[Any]
 
-  def __new__(
-    cls, *args: Any, **kwargs: Any
-  ) -> 'Record':  # and no __init__: some objects are made without calling it
+  # And no __init__: some objects are made without calling it.
+  def __new__(cls, *args: Any, **kwargs: Any) -> 'Record':
     self = super().__new__(cls)
     self.args, self.kwargs, self.state, self.items = args, kwargs, None, []
     return self
 
-  def __call__(
-    self, *args: Any, **kwargs: Any
-  ) -> 'Record':  # what a `getattr` in the file would have given
+  # What a `getattr` in the file would have given.
+  def __call__(self, *args: Any, **kwargs: Any) -> 'Record':
     return Record(self, *args)
 
   def __setitem__(self, key, value):

@@ -2,13 +2,22 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from vqjax.errors import UserError
 
 UNITS = ('steps', 'epochs', 'examples', 'percent')
 
 
-def steps(config: Mapping, key, *, where, batch_size, num_examples=None, total_steps=None):
+def steps(
+  config: Mapping[str, Any],
+  key: str,
+  *,
+  where: str,
+  batch_size: int,
+  num_examples: int | None = None,
+  total_steps: int | None = None,
+) -> int | None:
   """Reads the duration `key` of `config` in steps.
 
   Looks for `key_steps`, `key_epochs`, `key_examples`, `key_percent`, or `key` itself, which means
@@ -23,7 +32,7 @@ def steps(config: Mapping, key, *, where, batch_size, num_examples=None, total_s
     total_steps: length of the run, for percent.
 
   Returns:
-    int >= 0; None if no form of the key is there.
+    At least 0; None if no form of the key is there.
 
   Raises:
     UserError: two units at once, a negative value, or a unit that cannot be resolved.
@@ -39,14 +48,15 @@ def steps(config: Mapping, key, *, where, batch_size, num_examples=None, total_s
   number = isinstance(value, int | float) and not isinstance(value, bool)
   if not number or not 0 <= value < math.inf:
     raise UserError(f'{where}.{name} is {value!r}; legal: a number that is not negative.')
-  if unit == 'epochs' and num_examples is None:
-    raise UserError(f'{where}.{name}: the number of training images is unknown; use {key}_steps.')
-  if unit == 'percent' and total_steps is None:
-    raise UserError(f'{where}.{name}: percent of itself; use {key}_steps or {key}_epochs.')
-  scale = {
-    'steps': lambda: 1,
-    'epochs': lambda: num_examples / batch_size,
-    'examples': lambda: 1 / batch_size,
-    'percent': lambda: total_steps / 100,
-  }[unit]()
+  scale: float = 1
+  if unit == 'epochs':
+    if num_examples is None:
+      raise UserError(f'{where}.{name}: the number of training images is unknown; use {key}_steps.')
+    scale = num_examples / batch_size
+  elif unit == 'examples':
+    scale = 1 / batch_size
+  elif unit == 'percent':
+    if total_steps is None:
+      raise UserError(f'{where}.{name}: percent of itself; use {key}_steps or {key}_epochs.')
+    scale = total_steps / 100
   return round(value * scale)

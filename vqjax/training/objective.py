@@ -3,6 +3,9 @@
 Both take given images, so that they can be held to the losses of other implementations.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -13,14 +16,14 @@ from vqjax.training.state import Network
 
 def generator_gradient(
   recipe: Recipe,
-  forward,
-  params,
-  target,
+  forward: Callable[[Any], tuple[tuple[jax.Array, jax.Array], Any]],
+  params: Any,
+  target: jax.Array,
   *,
-  last_kernel,
+  last_kernel: Callable[[Any], jax.Array],
   opponent: Network | None = None,
-  perceptual=None,
-):
+  perceptual: Any = None,
+) -> tuple[Any, jax.Array, Any, Any, dict[str, jax.Array]]:
   """Gradient of the tokenizer's objective `nll + w_q quantizer + w_g w GAN`.
 
   nll are the terms that compare with the target, LPIPS among them, w is the adaptive weight or 1.
@@ -44,18 +47,20 @@ def generator_gradient(
   loss = nll + recipe.quantizer_weight * quantizer_loss
   variables = None
   if opponent is not None:
+    gan = recipe.gan
+    assert gan is not None  # as there is an opponent
 
     def fool(y):
       logits, variables = judge(recipe, opponent, opponent.params, y)
-      return recipe.gan.generator_loss(logits), variables
+      return gan.generator_loss(logits), variables
 
     (gan_loss, variables), dy_gan = jax.value_and_grad(fool, has_aux=True)(y)
-    weight = jnp.asarray(recipe.gan.weight, jnp.float32)
-    if recipe.gan.adaptive:
+    weight = jnp.asarray(gan.weight, jnp.float32)
+    if gan.adaptive:
       # Each is a pull-back through the whole tokenizer of which only the last kernel's gradient is
       # used: the compiler drops the rest, so no second backward pass is left.
       last = lambda dy: last_kernel(pull((dy, jnp.zeros_like(quantizer_loss)))[0])
-      weight = weight * losses.adaptive_weight(last(dy), last(dy_gan), recipe.gan.cap)
+      weight = weight * losses.adaptive_weight(last(dy), last(dy_gan), gan.cap)
     dy = dy + weight * dy_gan
     loss = loss + weight * gan_loss
     scalars |= {'generator': gan_loss, 'gan_weight': weight}
@@ -63,7 +68,9 @@ def generator_gradient(
   return gradient, y, rest, variables, scalars | {'loss': loss, 'quantizer': quantizer_loss}
 
 
-def discriminator_gradient(recipe: Recipe, discriminator: Network, real, fake, *, r1: bool):
+def discriminator_gradient(
+  recipe: Recipe, discriminator: Network, real: jax.Array, fake: jax.Array, *, r1: bool
+) -> tuple[Any, dict[str, Any], dict[str, jax.Array]]:
   """Gradient of the discriminator's objective on images in the model's range [B H W C].
 
   `w_d loss + gamma / 2 every R1 + w_l LeCam`; R1 is taken every so many steps, hence the factor,
@@ -73,6 +80,7 @@ def discriminator_gradient(recipe: Recipe, discriminator: Network, real, fake, *
     (gradient, variables, metrics [] by name).
   """
   gan = recipe.gan
+  assert gan is not None  # as there is a discriminator
 
   def objective(params):
     # Real before fake, in separate calls: each has its own batch statistics.
@@ -105,12 +113,14 @@ def discriminator_gradient(recipe: Recipe, discriminator: Network, real, fake, *
   return gradient, variables, scalars
 
 
-def judge(recipe: Recipe, discriminator: Network, params, images):
+def judge(
+  recipe: Recipe, discriminator: Network, params: Any, images: jax.Array
+) -> tuple[jax.Array, dict[str, Any]]:
   """Images in the model's range -> (logits, the discriminator's variables after them)."""
-  variables = discriminator.variables
-  return recipe.gan.discriminator.apply(
-    {'params': params, **variables}, images, mutable=list(variables)
-  )
+  assert recipe.gan is not None  # as there is a discriminator
+  module, variables = recipe.gan.discriminator, discriminator.variables
+  judged: Any = module.apply({'params': params, **variables}, images, mutable=list(variables))
+  return judged
 
 
 def _nll(recipe, target, y, perceptual):

@@ -1,8 +1,11 @@
 """The optimizer of a config: the one door to optax chains and schedules."""
 
 import fnmatch
+from collections.abc import Sequence
+from typing import Any
 
 import jax
+import ml_collections
 import optax
 
 from vqjax.errors import UserError
@@ -11,7 +14,9 @@ from vqjax.training import durations
 _SCHEDULES = ('constant', 'cosine', 'onecycle')
 
 
-def build(config, *, freeze=(), **units):
+def build(
+  config: ml_collections.ConfigDict, *, freeze: Sequence[str] = (), **units: Any
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """Builds an optimizer and its learning-rate schedule from `config.optimizer`.
 
   Global-norm clipping (`clip_norm`, 0 for none), then Adam on the schedule, with decoupled weight

@@ -5,8 +5,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
+from jax.typing import ArrayLike
 
 from vqjax import networks, tokenizer
 from vqjax.errors import UserError
@@ -31,8 +34,8 @@ class Gan:
 
   discriminator: nn.Module
   optimizer: optax.GradientTransformation
-  discriminator_loss: Callable
-  generator_loss: Callable
+  discriminator_loss: Callable[[jax.Array, jax.Array], jax.Array]  # (real, fake) -> []
+  generator_loss: Callable[[jax.Array], jax.Array]  # fake -> []
   weight: float
   discriminator_weight: float = 1.0
   adaptive: bool = True
@@ -52,7 +55,7 @@ class Recipe:
 
   tokenizer: tokenizer.Tokenizer
   optimizer: optax.GradientTransformation
-  schedule: Callable  # step -> learning rate
+  schedule: Callable[[jax.Array], ArrayLike]  # step -> learning rate
   loss_weights: dict[str, float]  # of the losses of `task`
   quantizer_weight: float
   perceptual: networks.LPIPS | None = None
@@ -80,7 +83,7 @@ class Recipe:
     )
 
 
-def total_steps(config, num_examples=None):
+def total_steps(config: ml_collections.ConfigDict, num_examples: int | None = None) -> int:
   """Length of the run in steps.
 
   Raises:
@@ -93,7 +96,7 @@ def total_steps(config, num_examples=None):
   return steps
 
 
-def build(config, num_examples=None) -> Recipe:
+def build(config: ml_collections.ConfigDict, num_examples: int | None = None) -> Recipe:
   """Builds the recipe of a config; `num_examples` is the size of the training set.
 
   Raises:

@@ -1,5 +1,6 @@
 """Everything that changes while training, in one struct."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
@@ -9,8 +10,7 @@ import jax.numpy as jnp
 from vqjax.training.recipe import Recipe
 
 
-@flax.struct.dataclass
-class Network:
+class Network(flax.struct.PyTreeNode):
   """One network with its optimizer."""
 
   params: Any
@@ -18,8 +18,7 @@ class Network:
   opt_state: Any
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
   """The whole state of a run; donated to the step, sharded at birth, checkpointed as it is."""
 
   step: jax.Array  # int32 []: optimizer steps done
@@ -29,12 +28,12 @@ class TrainState:
   ema: Any  # moving average of the generator's parameters, or None
 
   @property
-  def eval_params(self):
+  def eval_params(self) -> Any:
     """Parameters to evaluate and export: the average where there is one."""
     return self.generator.params if self.ema is None else self.ema
 
 
-def create(recipe: Recipe, key, image_shape) -> TrainState:
+def create(recipe: Recipe, key: jax.Array, image_shape: Sequence[int]) -> TrainState:
   """Initialises the state for images `[B H W 3]`; call it under jit with `out_shardings`."""
   rng, generator_key, discriminator_key = jax.random.split(key, 3)
   images = jnp.zeros((*image_shape[:-1], recipe.tokenizer.channels), jnp.float32)

@@ -6,6 +6,9 @@ codebook (and BatchNorm) therefore moves once per micro-batch, from that micro-b
 the originals; parameters move once.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,7 +20,14 @@ from vqjax.training.recipe import Recipe, Stage
 from vqjax.training.state import Network, TrainState
 
 
-def train_step(recipe: Recipe, state: TrainState, batch, *, stage: Stage, perceptual=None):
+def train_step(
+  recipe: Recipe,
+  state: TrainState,
+  batch: Mapping[str, jax.Array],
+  *,
+  stage: Stage,
+  perceptual: Any = None,
+) -> tuple[TrainState, dict[str, jax.Array]]:
   """One optimizer step on {'image': uint8 [B H W 3], 'label': int32 [B]}: (state, metrics).
 
   Labels are looked at by a classifier only.
@@ -28,39 +38,43 @@ def train_step(recipe: Recipe, state: TrainState, batch, *, stage: Stage, percep
 
   Metrics are float32 scalars, means over the micro-batches, and `code_counts` [K], their sum.
   """
-  generator, discriminator = state.generator, state.discriminator
+  generator, discriminator, gan = state.generator, state.discriminator, recipe.gan
+  opponent = discriminator if stage.generator else None
   batches = _micro_batches(recipe, batch)
   step_key = jax.random.fold_in(state.rng, state.step)
   keys = jax.random.split(step_key, recipe.accumulate)
 
   def generator_phase(variables, xs):
     now = generator.replace(variables=variables[0])
-    opponent = discriminator.replace(variables=variables[1]) if stage.generator else None
-    return _generator_gradient(recipe, now, opponent, perceptual, *xs)
+    judge = None if opponent is None else opponent.replace(variables=variables[1])
+    return _generator_gradient(recipe, now, judge, perceptual, *xs)
 
-  variables = generator.variables, discriminator.variables if stage.generator else None
+  variables = generator.variables, None if opponent is None else opponent.variables
   gradient, variables, (scalars, fakes) = _accumulate(
     recipe, generator_phase, variables, (batches, keys)
   )
   generator, scalars['grad_norm'] = _update(recipe.optimizer, generator, gradient)
   generator = generator.replace(variables=variables[0])
-  if stage.generator:
-    discriminator = discriminator.replace(variables=variables[1])
+  if opponent is not None:
+    discriminator = opponent.replace(variables=variables[1])
   if recipe.tokenizer.quantizer.replaces_codes:
     generator = _replace_dead_codes(
       recipe, generator, jax.random.fold_in(step_key, recipe.accumulate)
     )
 
   if stage.discriminator:
+    assert discriminator is not None  # it is there where a stage has it
+    assert gan is not None
+    judge = discriminator
 
     def discriminator_phase(variables, xs):
       batch, key, fake = xs
-      if recipe.gan.fresh_reconstructions:
+      if gan.fresh_reconstructions:
         # Those of the updated generator, as taming-transformers and all that follow it have them:
         # a second forward pass, of which nothing else is kept. Otherwise, as in LlamaGen, those
         # that the generator's phase was judged by: one pass less, and one update behind.
         (fake, _), _ = _reconstruct(recipe, generator.params, generator.variables, batch, key)
-      now = discriminator.replace(variables=variables)
+      now = judge.replace(variables=variables)
       real = recipe.tokenizer.normalize(batch['image'])
       gradient, variables, scalars = objective.discriminator_gradient(
         recipe, now, real, fake, r1=stage.r1
@@ -70,15 +84,13 @@ def train_step(recipe: Recipe, state: TrainState, batch, *, stage: Stage, percep
     gradient, variables, (more,) = _accumulate(
       recipe, discriminator_phase, discriminator.variables, (batches, keys, fakes)
     )
-    discriminator, more['discriminator_grad_norm'] = _update(
-      recipe.gan.optimizer, discriminator, gradient
-    )
+    discriminator, more['discriminator_grad_norm'] = _update(gan.optimizer, discriminator, gradient)
     discriminator = discriminator.replace(variables=variables)
     scalars |= more
-  elif discriminator is not None:
+  elif discriminator is not None and gan is not None:
     # As in the originals: until it begins, the optimizer steps on zeros and counts on.
     zeros = jax.tree.map(jnp.zeros_like, discriminator.params)
-    discriminator, _ = _update(recipe.gan.optimizer, discriminator, zeros)
+    discriminator, _ = _update(gan.optimizer, discriminator, zeros)
 
   with jax.numpy_dtype_promotion('standard'):
     scalars['learning_rate'] = jnp.asarray(recipe.schedule(state.step), jnp.float32)
@@ -88,15 +100,16 @@ def train_step(recipe: Recipe, state: TrainState, batch, *, stage: Stage, percep
   return TrainState(state.step + 1, state.rng, generator, discriminator, average), scalars
 
 
-def seed_codebooks(recipe: Recipe, state: TrainState, images) -> TrainState:
+def seed_codebooks(recipe: Recipe, state: TrainState, images: Sequence[jax.Array]) -> TrainState:
   """Seeds the codebooks by k-means on what the encoder makes of `images`, uint8 [B H W 3] each."""
   model, generator = recipe.tokenizer, state.generator
   variables = {'params': generator.params, **generator.variables}
-  latents = jnp.stack(
-    [model.apply(variables, model.normalize(batch), method='latents') for batch in images]
-  )
+  latents: list[Any] = [
+    model.apply(variables, model.normalize(batch), method='latents') for batch in images
+  ]
   own = {name: tree['quantizer'] for name, tree in variables.items() if 'quantizer' in tree}
-  seeded = seed_quantizer(model.quantizer, own, latents, jax.random.fold_in(state.rng, 0))
+  key = jax.random.fold_in(state.rng, 0)
+  seeded = seed_quantizer(model.quantizer, own, jnp.stack(latents), key)
   variables |= {name: variables[name] | {'quantizer': tree} for name, tree in seeded.items()}
   params = variables.pop('params')
   return state.replace(
@@ -146,7 +159,9 @@ def _last_kernel(recipe, tree):
   return tree
 
 
-def _update(optimizer, network: Network, gradient):
+def _update(
+  optimizer: optax.GradientTransformation, network: Network, gradient: Any
+) -> tuple[Network, jax.Array]:
   """Steps the optimizer: (network, global norm of the gradient before clipping)."""
   with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes: decay ** count
     updates, opt_state = optimizer.update(gradient, network.opt_state, network.params)
@@ -154,7 +169,7 @@ def _update(optimizer, network: Network, gradient):
   return network.replace(params=params, opt_state=opt_state), optax.tree.norm(gradient)
 
 
-def _replace_dead_codes(recipe, network: Network, key):
+def _replace_dead_codes(recipe: Recipe, network: Network, key: jax.Array) -> Network:
   """Revives dead codes after the optimizer's step, and starts their moments anew."""
   variables, opt_state = replace_dead_codes(
     recipe.tokenizer.quantizer,

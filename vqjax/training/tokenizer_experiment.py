@@ -4,6 +4,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import ml_collections
@@ -95,7 +96,7 @@ class TokenizerExperiment:
     )
 
   def step(
-    self, state: states.TrainState, batch: Mapping, step: int
+    self, state: states.TrainState, batch: Mapping[str, Any], step: int
   ) -> tuple[states.TrainState, dict[str, jax.Array]]:
     """One step of the generator and, once its time has come, of the discriminator."""
     batch = sharding.put_batch(self._mesh, batch)

@@ -1,6 +1,8 @@
 """Starting a run from weights that exist: fine-tuning."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,13 @@ from vqjax.training.recipe import Recipe
 from vqjax.training.state import Network, TrainState
 
 
-def warm_start(recipe: Recipe, state: TrainState, source, *, discriminator=False) -> TrainState:
+def warm_start(
+  recipe: Recipe,
+  state: TrainState,
+  source: str | pathlib.Path,
+  *,
+  discriminator: bool = False,
+) -> TrainState:
   """Puts the weights of `source`, as `vqjax.load` takes it, into a fresh state.
 
   The moving average starts from them too, where the run keeps one; optimizers start anew. With
@@ -57,10 +65,10 @@ def _discriminator(recipe, state, path, published):
   return _with(network, {'params': found['params'], **found.get('variables', {}), **kept})
 
 
-def _all(network: Network):
+def _all(network: Network) -> dict[str, Any]:
   return {'params': network.params, **network.variables}
 
 
-def _with(network: Network, variables) -> Network:
-  variables = dict(variables)
-  return network.replace(params=variables.pop('params'), variables=variables)
+def _with(network: Network, variables: Mapping[str, Any]) -> Network:
+  others = dict(variables)
+  return network.replace(params=others.pop('params'), variables=others)

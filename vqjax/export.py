@@ -7,7 +7,6 @@ of their state dict; `maskgit_flax` gets flax's msgpack.
 """
 
 import pathlib
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +45,7 @@ def export(tok: pretrained.Pretrained, format: str = 'auto') -> tuple[str, dict[
   raise UserError(f'this tokenizer is none that a published system can run ({listed}).')
 
 
-def write(tensors: Mapping[str, np.ndarray], format: str, path: pathlib.Path) -> None:
+def write(tensors: dict[str, np.ndarray], format: str, path: pathlib.Path) -> None:
   """Writes tensors to a file."""
   if format == 'maskgit_flax':
     path.write_bytes(serialization.to_bytes(traverse_util.unflatten_dict(tensors, '/')))

@@ -15,7 +15,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import msgpack
 from array_record.python import array_record_module
@@ -109,10 +109,10 @@ def _imagenet_train(path: pathlib.Path) -> Iterator[dict[str, Any]]:
   with tarfile.open(path, 'r:') as outer:
     # Synset names, sorted, are the class order that every published ImageNet model uses.
     for label, member in enumerate(_files(outer)):
-      with tarfile.open(fileobj=outer.extractfile(member), mode='r:') as inner:
+      with tarfile.open(fileobj=_opened(outer, member), mode='r:') as inner:
         for image in _files(inner):
           name = f'{pathlib.PurePosixPath(member.name).stem}/{image.name}'
-          yield {'image': inner.extractfile(image).read(), 'label': label, 'name': name}
+          yield {'image': _opened(inner, image).read(), 'label': label, 'name': name}
 
 
 def _imagenet_val(path: pathlib.Path, synsets: pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -131,7 +131,13 @@ def _imagenet_val(path: pathlib.Path, synsets: pathlib.Path) -> Iterator[dict[st
       print(f'val: no {synsets}, so every val label is -1; tokenizers need none')
       labels = [-1] * len(images)
     for image, label in zip(images, labels, strict=True):
-      yield {'image': tar.extractfile(image).read(), 'label': label, 'name': image.name}
+      yield {'image': _opened(tar, image).read(), 'label': label, 'name': image.name}
+
+
+def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+  file = tar.extractfile(member)
+  assert file is not None  # it is one of `_files`
+  return file
 
 
 def _files(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
+import jax.numpy as jnp
 import numpy as np
 
 from vqjax import quantizers
@@ -80,7 +81,7 @@ class CodeUse:
   def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
     entropy = metrics.token_entropy(self.counts)
     numbers = {
-      'usage': float(quantizers.usage(np.asarray(self.counts, np.float32))),
+      'usage': float(quantizers.usage(jnp.asarray(self.counts, jnp.float32))),
       'perplexity': 2**entropy,
       'token_entropy': entropy,
     }

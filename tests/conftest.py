@@ -15,15 +15,19 @@ import pathlib
 import shutil
 import tempfile
 
+from xla_flags import FUSION_IS_A_CHOICE
+
 WORKER = os.environ.get('PYTEST_XDIST_WORKER')
 if WORKER is None:  # the process that starts the workers, or that runs the tests itself
   os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='vqjax_compiled_')
   atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
   flags = (
     '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true '
-    '--xla_cpu_use_fusion_emitters=false --xla_force_host_platform_device_count=8 '
+    '--xla_force_host_platform_device_count=8 '
     '--xla_cpu_parallel_codegen_split_count=1'  # the cores are busy with the other workers
   )
+  if FUSION_IS_A_CHOICE:
+    flags += ' --xla_cpu_use_fusion_emitters=false'  # which compile for longer
   os.environ['XLA_FLAGS'] = f'{flags} {os.environ.get("XLA_FLAGS", "")}'.strip()
 else:
   os.environ['JAX_COMPILATION_CACHE_DIR'] += f'/{WORKER}'

@@ -44,16 +44,19 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 # The files that take longest. They go first: a worker that began one of them last would end alone.
 LONGEST = (
-  'convert/test_golden_checkpoints.py',
-  'test_sharding.py',
   'test_train.py',
   'test_demos.py',
-  'training/test_golden_training.py',
+  'convert/test_golden_checkpoints.py',
+  'evaluation/test_evaluation.py',
+  'test_pretrained.py',
   'test_commands.py',
-  'training/test_golden_losses.py',
-  'test_docs_models.py',
-  'training/test_warm_start.py',
   'test_eval.py',
+  'training/test_golden_training.py',
+  'convert/test_conversion.py',
+  'quantizers/test_seeding.py',
+  'test_sharding.py',
+  'training/test_golden_losses.py',
+  'test_toy.py',
 )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from golden_data import GOLDEN, load
+from xla_flags import FUSION_IS_A_CHOICE
 
 from vqjax import convert, networks
 from vqjax.convert.names import PATCHGAN, VQGAN
@@ -71,7 +72,7 @@ def reference(name):
 PLAIN = {
   'xla_backend_optimization_level': 0,
   'xla_llvm_disable_expensive_passes': True,
-  'xla_cpu_use_fusion_emitters': True,
+  **({'xla_cpu_use_fusion_emitters': True} if FUSION_IS_A_CHOICE else {}),
 }
 
 

@@ -5,11 +5,11 @@ batches, order and parts they come, up to float64 rounding.
 """
 
 import contextlib
-import dataclasses
 import os
 import pathlib
 import zipfile
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -107,13 +107,13 @@ class FeatureStatistics:
       ) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class Precomputed:
+class Precomputed(NamedTuple):
   """Statistics that a file holds."""
 
   mean: np.ndarray  # float64 [D]
   covariance: np.ndarray  # float64 [D D]
-  count: int | None  # None and '' where others wrote the file
+  # None and '' where others wrote the file; the name hides a method of tuples, which none needs.
+  count: int | None  # type: ignore[assignment]
   provenance: str
 
 

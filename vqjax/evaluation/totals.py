@@ -25,7 +25,9 @@ log = logging.getLogger('vqjax')
 EXTREMES = 8  # how many of the best and of the worst images are kept
 WINDOWS = {'usage_65536_tokens': 65_536, 'usage_256_images': 256}  # in tokens, in images
 
-_Picture = tuple[int, float, np.ndarray, np.ndarray]  # position, PSNR, original, reconstruction
+_Picture = tuple[
+  np.integer, float, np.ndarray, np.ndarray
+]  # position, PSNR, original, reconstruction
 
 
 class Accumulator(Protocol):
@@ -171,7 +173,7 @@ class Gallery:
     def pick(i: np.integer) -> _Picture:
       # Copies: a view would keep its whole batch.
       copies = originals[i].copy(), _bytes(reconstructions[i])
-      return int(positions[i]), float(psnr[i]), *copies
+      return positions[i], float(psnr[i]), *copies
 
     inside = np.flatnonzero(mask)
     self._samples += [pick(i) for i in inside if positions[i] in self._wanted]
@@ -185,9 +187,10 @@ class Gallery:
   def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
     return {}, {}
 
-  def pictures(self) -> tuple[Pictures | None, Pictures | None, Pictures | None]:
-    """Those wanted, the best and the worst; None each of a set without images."""
-    return _pictures(self._samples), _pictures(self._best), _pictures(self._worst)
+  def pictures(self) -> dict[str, Pictures | None]:
+    """`samples`, `best` and `worst`; None of a set without images."""
+    kept = {'samples': self._samples, 'best': self._best, 'worst': self._worst}
+    return {name: _pictures(rows) for name, rows in kept.items()}
 
 
 def spread(total: int, count: int) -> frozenset[int]:
@@ -236,15 +239,15 @@ def collect(
     more, others = accumulator.numbers()
     numbers, gaps = {**numbers, **more}, gaps | others
   numbers |= dict.fromkeys(gaps)
-  chosen, best, worst = gallery.pictures()
+  shown = gallery.pictures()
   return Evaluation(
     {name: numbers[name] for name in (*METRICS, 'num_images') if name in numbers},
     gaps,
     code_counts=None if codes is None else codes.counts,
     statistics=distances.originals,
-    samples=chosen,
-    best=best,
-    worst=worst,
+    samples=shown['samples'],
+    best=shown['best'],
+    worst=shown['worst'],
   )
 
 

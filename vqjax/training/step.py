@@ -40,6 +40,7 @@ def train_step(
   """
   generator, discriminator, gan = state.generator, state.discriminator, recipe.gan
   opponent = discriminator if stage.generator else None
+  assert opponent is not None or not stage.generator  # a stage asks for what is there
   batches = _micro_batches(recipe, batch)
   step_key = jax.random.fold_in(state.rng, state.step)
   keys = jax.random.split(step_key, recipe.accumulate)
@@ -63,7 +64,7 @@ def train_step(
     )
 
   if stage.discriminator:
-    assert discriminator is not None  # it is there where a stage has it
+    assert discriminator is not None
     assert gan is not None
     judge = discriminator
 
@@ -87,7 +88,8 @@ def train_step(
     discriminator, more['discriminator_grad_norm'] = _update(gan.optimizer, discriminator, gradient)
     discriminator = discriminator.replace(variables=variables)
     scalars |= more
-  elif discriminator is not None and gan is not None:
+  elif discriminator is not None:
+    assert gan is not None  # as there is a discriminator
     # As in the originals: until it begins, the optimizer steps on zeros and counts on.
     zeros = jax.tree.map(jnp.zeros_like, discriminator.params)
     discriminator, _ = _update(gan.optimizer, discriminator, zeros)

@@ -25,9 +25,8 @@ log = logging.getLogger('vqjax')
 EXTREMES = 8  # how many of the best and of the worst images are kept
 WINDOWS = {'usage_65536_tokens': 65_536, 'usage_256_images': 256}  # in tokens, in images
 
-_Picture = tuple[
-  np.integer, float, np.ndarray, np.ndarray
-]  # position, PSNR, original, reconstruction
+# Position, PSNR, original, reconstruction.
+_Picture = tuple[np.integer, float, np.ndarray, np.ndarray]
 
 
 class Accumulator(Protocol):

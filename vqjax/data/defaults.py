@@ -13,7 +13,8 @@ def default_data() -> dict[str, Any]:
     'resize': 'shorter',
     # In pixels; 0 means image_size.
     'resize_size': 0,
-    # Of 'shorter' alone: every image to another size, uniform in resize_size .. this; 0: to one.
+    # Of 'shorter' alone: the side of each image is drawn uniformly from resize_size to this; with
+    # 0 it is resize_size for all.
     'resize_up_to': 0,
     # 'bilinear', 'bicubic', 'lanczos', 'box', or 'box_bicubic': halved by 'box' as often as the
     # shorter side allows, and 'bicubic' from there, as guided-diffusion and LlamaGen do.

@@ -51,17 +51,13 @@ class FeatureStatistics:
     if features.ndim != 2 or features.shape[1] != len(self.mean):
       raise ValueError(f'features are [B {len(self.mean)}]; got {list(features.shape)}.')
     _check_finite(features, 'features')
-    if len(features):
-      mean = features.mean(axis=0)
-      self._merge(len(features), mean, features - mean)
-
-  def _merge(self, count, mean, deviations):
-    """Merges rows of which `deviations` are those from `mean` that are not in the scatter yet."""
-    total = self.count + count
+    if not (count := len(features)):
+      return
+    mean, total = features.mean(axis=0), self.count + count
     shift = mean - self.mean
-    # The term between the means is one more row, so that a single product makes both.
+    # The term between the means is one more row of deviations: a single product adds both terms.
     between = np.sqrt(self.count * count / total) * shift
-    rows = np.concatenate([deviations, between[None]])
+    rows = np.concatenate([features - mean, between[None]])
     # BLAS adds to the triangle in place; NumPy's product and sum take eight times as long.
     self._scatter = dsyrk(1.0, rows.T, beta=1.0, c=self._scatter, overwrite_c=True)
     self.mean = self.mean + shift * (count / total)

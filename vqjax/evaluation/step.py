@@ -89,7 +89,10 @@ def make_eval_step(
 def make_pair_step(
   mesh: jax.sharding.Mesh, network_params: Mapping[str, Any]
 ) -> Callable[[Batch], Found]:
-  """Likewise of pairs {'original', 'reconstruction', 'mask'}: a function of the batch alone."""
+  """The evaluation of images that are reconstructed already, jitted: a function of a batch.
+
+  A batch is {'original': uint8 [B H W 3], 'reconstruction': uint8 [B H W 3], 'mask': bool [B]}.
+  """
 
   def step(network_params, batch):
     images = batch['original'], batch['reconstruction']

@@ -43,7 +43,7 @@ def _help():
 def _summary(module):
   """The first sentence of its docstring, which is read and not imported."""
   path = pathlib.Path(__file__).parent.joinpath(*module.split('.')[1:]).with_suffix('.py')
-  return ast.get_docstring(ast.parse(path.read_text())).splitlines()[0]
+  return (ast.get_docstring(ast.parse(path.read_text())) or '').partition('\n')[0]
 
 
 if __name__ == '__main__':

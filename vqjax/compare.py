@@ -103,7 +103,7 @@ def _best(metrics):
 
 
 def _missing(metrics, found):
-  missing = {}
+  missing: dict[str, dict[str, str]] = {}
   for metric, values in metrics.items():
     for name, value in values.items():
       if value is None:

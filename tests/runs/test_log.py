@@ -73,7 +73,7 @@ def test_resuming_drops_what_will_be_done_again(tmp_path):
   assert metrics(tmp_path)[2:] == [{'step': 30, 'loss': 31}]
   read = events(tmp_path).Scalars('loss')
   assert [(event.step, event.value) for event in read] == [(10, 10), (20, 20), (30, 31)]
-  assert not list(tmp_path.glob('*.tmp'))
+  assert not list(tmp_path.glob('.*'))
 
 
 def test_a_disabled_writer_writes_nothing(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_folders_that_are_no_runs(tmp_path):
   assert message(lost, config()) == message(lost, config(), write=False) == expected
 
   full = tmp_path / 'full'
-  (full / 'config.json.partial').mkdir(parents=True)  # anything that cannot be written
+  (full / f'.config.json.{os.getpid()}').mkdir(parents=True)  # anything that cannot be written
   assert message(full, config()) == (
     f'cannot write {full}/config.json: Is a directory; choose another --workdir=...'
   )

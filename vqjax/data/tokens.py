@@ -17,6 +17,7 @@ import numpy as np
 from array_record.python import array_record_module
 
 from vqjax.errors import UserError
+from vqjax.whole_files import replacing
 
 FORMAT = 1  # of the index and of the records together
 INDEX = 'index.json'
@@ -144,10 +145,8 @@ def read_index(path: pathlib.Path) -> dict[str, Any]:
 
 def write_index(path: pathlib.Path, index: dict[str, Any]) -> None:
   """Writes index.json in one piece; processes may do it at once, if they agree."""
-  partial = path / f'.{INDEX}.{os.getpid()}'
-  with _disk_errors(path / INDEX):
+  with _disk_errors(path / INDEX), replacing(path / INDEX) as partial:
     partial.write_text(json.dumps(index, indent=2) + '\n')
-    os.replace(partial, path / INDEX)
 
 
 @contextlib.contextmanager

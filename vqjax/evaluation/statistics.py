@@ -4,8 +4,6 @@ Memory is that of the result, whatever the number of images, and the result is t
 batches, order and parts they come, up to float64 rounding.
 """
 
-import contextlib
-import os
 import pathlib
 import zipfile
 import zlib
@@ -17,6 +15,7 @@ from scipy.linalg.blas import dsyrk
 from scipy.special import entr
 
 from vqjax.errors import UserError
+from vqjax.whole_files import replacing
 
 
 class FeatureStatistics:
@@ -90,14 +89,11 @@ class FeatureStatistics:
     """
     path = pathlib.Path(path).expanduser()
     mean, covariance, count = self.mean, self.covariance, self.count
-    partial = path.with_name(f'partial-{os.getpid()}-{path.name}')
     try:
-      with partial.open('wb') as file:  # by its path, NumPy would append .npz to the name
+      # Opened here: by its path, NumPy would append .npz to the name.
+      with replacing(path) as partial, partial.open('wb') as file:
         np.savez(file, provenance=np.str_(provenance), mu=mean, sigma=covariance, count=count)
-      partial.replace(path)
     except OSError as error:
-      with contextlib.suppress(OSError):
-        partial.unlink()
       raise UserError(
         f'cannot write {path}: {error.strerror}; name a file in a folder that can be written.'
       ) from error

@@ -1,7 +1,6 @@
 """The folder of a run: which config it belongs to, and what may change when a run resumes."""
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import ml_collections
 
 from vqjax.errors import UserError
+from vqjax.whole_files import replacing
 
 # Fields that a resumed run may change without becoming another run.
 FREE = (
@@ -68,10 +68,9 @@ def open_run(
     raise UserError(f'{path} holds checkpoints but no config.json; choose another --workdir=...')
   if not write:
     return path, changes
-  partial = path / 'config.json.partial'
   try:
-    partial.write_text(json.dumps(to_json(config), indent=2, sort_keys=True) + '\n')
-    os.replace(partial, path / 'config.json')
+    with replacing(path / 'config.json') as partial:
+      partial.write_text(json.dumps(to_json(config), indent=2, sort_keys=True) + '\n')
   except OSError as error:
     raise UserError(
       f'cannot write {path / "config.json"}: {error.strerror}; choose another --workdir=...'

@@ -5,7 +5,6 @@ import datetime
 import json
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +16,8 @@ import tensorboardX
 from clu import parameter_overview as clu_overview
 from numpy.typing import ArrayLike
 from PIL import Image
+
+from vqjax.whole_files import replacing
 
 
 class _Stdout(logging.StreamHandler):
@@ -202,6 +203,5 @@ def _drop_lines_after(path, step):
     except json.JSONDecodeError:
       pass  # Half written when the run died.
   # A crash in here must not cost the lines either.
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(''.join(kept))
-  os.replace(temporary, path)
+  with replacing(path) as partial:
+    partial.write_text(''.join(kept))

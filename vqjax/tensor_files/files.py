@@ -125,8 +125,7 @@ def _read_zip(file):
         storages[key] = memoryview(mapped)[start : start + entry.file_size]
       return np.frombuffer(storages[key], dtype, size)
 
-    with archive.open(pickled[0]) as stream:
-      return Unpickler(io.BufferedReader(stream), storage).load()
+    return Unpickler(io.BytesIO(archive.read(pickled[0])), storage).load()
 
 
 def _read_legacy(file, size):

@@ -129,7 +129,9 @@ class Unpickler(pickle._Unpickler):
     storage: function (dtype, key, number of elements) -> [n], for the tensors of PyTorch's files.
   """
 
-  _KNOWN: ClassVar = {
+  stack: list[Any]
+  memo: dict[int, Any]
+  _KNOWN: ClassVar[dict[tuple[str, str], Any]] = {
     # Without its attributes, such as the `_metadata` that PyTorch gives a state dict.
     ('collections', 'OrderedDict'): dict,
     ('collections', 'defaultdict'): lambda *_: {},

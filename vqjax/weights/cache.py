@@ -1,6 +1,5 @@
 """The folder of weights on this machine: what was fetched, where from, and whether it is whole."""
 
-import contextlib
 import hashlib
 import os
 import pathlib
@@ -13,6 +12,7 @@ from flax import traverse_util
 
 from vqjax.errors import UserError
 from vqjax.weights import sources
+from vqjax.whole_files import replacing
 
 # Counted up when the converters make something else of the same files, which are then fetched anew.
 _LAYOUT = 1
@@ -50,15 +50,12 @@ def write(name: str, arrays: dict[str, np.ndarray], origin: str) -> None:
     UserError: the folder cannot be written.
   """
   path = path_of(name)
-  partial = path.with_name(f'partial-{os.getpid()}-{path.name}')
   metadata = {'provenance': origin, 'sha256': _digest(name, arrays, origin)}
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_bytes(safetensors.numpy.save(arrays, metadata))
-    partial.replace(path)
+    with replacing(path) as partial:
+      partial.write_bytes(safetensors.numpy.save(arrays, metadata))
   except OSError as error:
-    with contextlib.suppress(OSError):
-      partial.unlink()
     raise UserError(
       f'cannot write {path}: {error.strerror}; set VQJAX_CACHE to another folder.'
     ) from error
@@ -88,5 +85,5 @@ def _digest(name, arrays, origin):
   total = hashlib.sha256(f'{name} {_LAYOUT} {origin}\n'.encode())
   for key, array in sorted(arrays.items()):
     total.update(f'{key} {array.dtype} {array.shape}\n'.encode())
-    total.update(np.ascontiguousarray(array))
+    total.update(np.ascontiguousarray(array).data)
   return total.hexdigest()

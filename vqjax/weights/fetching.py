@@ -81,5 +81,7 @@ def _extracted(archive, member, scratch):
         shutil.copyfileobj(opened.open(member), file)
     else:
       with tarfile.open(archive) as opened:
-        shutil.copyfileobj(opened.extractfile(member), file)
+        content = opened.extractfile(member)
+        assert content is not None, member
+        shutil.copyfileobj(content, file)
   return target

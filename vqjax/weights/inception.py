@@ -134,9 +134,9 @@ def _fid_helper(ours):
   """'Mixed_5b/branch5x5_2' -> 'net.layers.mixed.tower.conv_1'."""
   if ours in _STEM:
     return f'net.layers.{_numbered("conv", _STEM.index(ours))}'
-  block, branch, number, side = re.fullmatch(
-    r'Mixed_(..)/branch(_pool|[^_]+)_?(\d?)([ab]?)', ours
-  ).groups()
+  parts = re.fullmatch(r'Mixed_(..)/branch(_pool|[^_]+)_?(\d?)([ab]?)', ours)
+  assert parts is not None, ours
+  block, branch, number, side = parts.groups()
   conv = _numbered('mixed_conv', 'ab'.index(side)) if side else 'conv'
   if not side and number:
     conv = _numbered('conv', int(number) - 1)

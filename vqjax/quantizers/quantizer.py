@@ -63,9 +63,11 @@ class Quantizer(nn.Module):
   def select(
     self, z: jax.Array, *, train: bool, mask: jax.Array | None = None, observe: bool = True
   ) -> Quantized:
-    """The codes themselves: no gradient of `z_q` reaches `z`, only what owns the codes.
+    """Chooses codes for rows [... D]: `z_q` is the codes, of which no gradient reaches `z`.
 
-    With `observe=False` no state moves; `observe(z, indices, mask)` then does it for all calls.
+    Gradients reach the codebook, and `z` through `loss` alone; `estimate` gives `z` the rest. With
+    `observe=False` the quantizer's own state stays; the caller then calls `observe` for all rows at
+    once.
     """
     raise NotImplementedError
 

@@ -7,11 +7,14 @@ Run again on the same folder, it goes on where it stopped, bit for bit.
 
 import contextlib
 import logging
+import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 from absl import flags
-from ml_collections import config_flags
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, config_flags
 
 import vqjax
 from vqjax import commands, sharding
@@ -28,8 +31,20 @@ from vqjax.training.window import Window
 log = logging.getLogger('vqjax')
 
 
-def train(config, workdir, *, allow_config_change=False) -> dict:
+def train(
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  *,
+  allow_config_change: bool = False,
+  experiment: Callable[[ConfigDict, Mesh], Experiment] = TokenizerExperiment,
+) -> dict[str, float]:
   """Trains `config` in the folder `workdir`; returns the numbers of the last held-out look.
+
+  Args:
+    config: every field of `configs/common.py`.
+    workdir: a new folder, or that of this run, which is gone on with.
+    allow_config_change: go on although the config is not the one in the folder.
+    experiment: what is trained.
 
   Raises:
     UserError: anything that the user can mend.
@@ -48,15 +63,15 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
   mesh = sharding.make_mesh(config.mesh)
 
   ####### What is trained: data, networks, losses, optimizer
-  experiment: Experiment = TokenizerExperiment(config, mesh)
-  total = experiment.total_steps
+  trained = experiment(config, mesh)
+  total = trained.total_steps
   every = {
     key: durations.steps(
       config,
       key,
       where='config',
       batch_size=config.batch_size,
-      num_examples=experiment.num_examples,
+      num_examples=trained.num_examples,
       total_steps=total,
     )
     for key in ('log_every', 'eval_every', 'checkpoint_every')
@@ -74,26 +89,26 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
       Checkpoints(
         workdir / 'checkpoints',
         keep=config.keep_checkpoints,
-        best_metric=experiment.best_metric,
+        best_metric=trained.best_metric,
       )
     )
-    restored = checkpoints.restore(experiment.abstract_state)
+    restored = checkpoints.restore(trained.abstract_state)
     if restored is None:
-      state, start, seen = experiment.start(), 0, 0
+      state, start, seen = trained.start(), 0, 0
     else:
       state, record = restored
-      start, seen = int(state.step), record['examples_seen']
+      start, seen = record['step'], record['examples_seen']
       log.info('going on from step %d of %s', start, workdir / 'checkpoints')
 
     ####### The loop
     writer = stack.enter_context(RunWriter(workdir, resume_step=start, enabled=first))
-    batches = stack.enter_context(contextlib.closing(experiment.batches(seen)))
+    batches = stack.enter_context(contextlib.closing(trained.batches(seen)))
     progress = Progress(total, config.batch_size, start_step=start)
     window = Window(workdir / 'checkpoints')
     held_out, started = {}, time.perf_counter()
 
     for step in range(start + 1, total + 1):
-      state, reported = experiment.step(state, next(batches), step)
+      state, reported = trained.step(state, next(batches), step)
       seen += config.batch_size
       window.add(step, reported)
       if step == start + 1:
@@ -110,13 +125,13 @@ def train(config, workdir, *, allow_config_change=False) -> dict:
 
       if due('eval_every', step):
         with progress.pause():
-          look = experiment.look(state)
+          look = trained.look(state)
         held_out = look.numbers
         writer.scalars(step, {f'eval/{name}': value for name, value in held_out.items()})
         for name, picture in look.pictures.items():
           writer.images(step, name, picture)
         words = ', '.join(table.line('held out', held_out))
-        log.info('step %d: %d held-out images, %s', step, held_out['num_images'], words)
+        log.info('step %d: %d held-out images, %s', step, look.num_examples, words)
 
       if due('checkpoint_every', step):
         with progress.pause():
@@ -141,4 +156,4 @@ if __name__ == '__main__':
     workdir = workdir_flag.value or f'runs/{config.name}'
     train(config, workdir, allow_config_change=allow_flag.value)
 
-  commands.run(main)
+  commands.run(commands.Program(main))

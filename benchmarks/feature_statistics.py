@@ -14,7 +14,7 @@ import sys
 STREAM = """
 import json, resource, sys, time
 import numpy as np
-from vqjax.feature_statistics import FeatureStatistics
+from vqjax.evaluation.statistics import FeatureStatistics
 
 random, statistics, seconds = np.random.default_rng(0), FeatureStatistics(2048), 0.0
 remaining = int(sys.argv[1])
@@ -32,7 +32,7 @@ print(json.dumps({'seconds': seconds, 'peak': peak}))
 DISTANCE = """
 import json, time
 import numpy as np
-from vqjax.metrics import frechet_distance
+from vqjax.evaluation.metrics import frechet_distance
 
 random = np.random.default_rng(0)
 x, y = (np.cov(random.standard_normal((5000, 2048)), rowvar=False) for _ in range(2))

@@ -44,7 +44,7 @@ def default():
   # Devices: the batch is split over data x fsdp, parameters and optimizer state over fsdp.
   config.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 
-  config.data = ConfigDict(default_data())
+  config.data = ConfigDict(default_data())  # see vqjax/data/defaults.py
 
   config.model = ConfigDict()
   config.model.network = 'cnn'  # the autoencoder of taming-transformers and latent-diffusion

@@ -47,7 +47,7 @@ LONGEST = (
   'test_train.py',
   'test_demos.py',
   'convert/test_golden_checkpoints.py',
-  'evaluation/test_evaluation.py',
+  'evaluation/test_scoring.py',
   'test_pretrained.py',
   'test_commands.py',
   'test_eval.py',

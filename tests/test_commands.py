@@ -169,7 +169,7 @@ def test_the_programs_with_flags_end_alike(error, message, monkeypatch):
 
   monkeypatch.setattr(commands.app, 'run', lambda main, argv, flags_parser: main(argv))
   with pytest.raises(SystemExit) as exit:
-    commands.run(main, [])
+    commands.run(commands.Program(main), [])
   words = {'interrupted': 'run the same command again to go on from the last checkpoint'}
   words['memory'] = (
     'fewer images at a time need less: --config.batch_size=N or --config.model.remat'

@@ -5,7 +5,7 @@ import re
 
 import browser
 import pytest
-from evaluations import PROTOCOL, evaluation, shown
+from fake_evaluation import PROTOCOL, evaluation, shown
 
 from vqjax import commands
 from vqjax import compare as command

@@ -18,7 +18,6 @@ FLOORS = (
   ('weights', 'convert', 'pretrained', 'evaluation'),
   ('report', 'training'),
   ('compare', 'export', 'reconstruct', 'tokenize'),
-  ('compare', 'export', 'reconstruct', 'tokenize'),
   ('metrics', 'feature_statistics'),  # old names, for one release
   ('__main__',),
 )
@@ -144,7 +143,7 @@ def test_the_quantizers_need_nothing_else_of_ours():
 
 
 def test_optimizer_chains_have_one_door():
-  """Outside optimizer.py optax only applies updates and averages trees.
+  """Outside training/optimizer.py optax only applies updates and averages trees.
 
   The codebook's own optimizer, of an alternating learner, is built where quantizers are.
   """

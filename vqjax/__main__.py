@@ -28,9 +28,13 @@ def main(argv: list[str] | None = None) -> None:
     return
   if name not in MODULES:
     sys.exit(f'error: {name!r} is no command; legal: {", ".join(MODULES)}.')
-  from vqjax import commands
+  try:
+    from vqjax import commands
 
-  commands.run(importlib.import_module(MODULES[name]).COMMAND, arguments)
+    command = importlib.import_module(MODULES[name]).COMMAND
+  except KeyboardInterrupt:
+    sys.exit('error: interrupted; run the same command again.')
+  commands.run(command, arguments)
 
 
 def _help():

@@ -103,15 +103,12 @@ class Program(NamedTuple):
     app.run(main, argv=[sys.argv[0], *argv], flags_parser=_parse_flags)
 
 
-def run(command: Command | Program | Callable[[], None], argv: Sequence[str] | None = None) -> None:
+def run(command: Command | Program, argv: Sequence[str] | None = None) -> None:
   """Runs a `Command` or `Program` on arguments, by default those that were typed.
 
   A UserError, a device without memory left and Ctrl-C end in one line on stderr and exit status 1.
-  A function in the place of `command` is the `main` of a Program.
   """
-  if not isinstance(command, Command | Program):
-    command = Program(command)
-  # Signals are dealt with here and nowhere else. SIGINT is Python's KeyboardInterrupt.
+  # The place for handlers of signals. SIGINT is Python's KeyboardInterrupt already.
   try:
     try:
       command.start(list(sys.argv[1:] if argv is None else argv))

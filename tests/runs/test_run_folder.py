@@ -104,7 +104,9 @@ def test_reading_what_is_no_config(tmp_path):
     return str(error.value)
 
   path = tmp_path / 'config.json'
-  assert message() == (f'{path} does not exist; --workdir must be the folder of a run of train.py.')
+  assert message() == (
+    f'{path} does not exist; name the folder of a run of train.py or of vqjax.convert.'
+  )
   for content in ('{"seed": 1', '[1, 2]', '3', '', '{"seed": \udcff}'):
     path.write_bytes(content.encode(errors='surrogateescape'))
     assert message().startswith(f'{path} cannot be read: '), content

@@ -13,8 +13,7 @@ from vqjax import data as datasets
 from vqjax import pretrained, quantizers, sharding, tokenizer, weights
 from vqjax.data.pairs import open_pairs, pair_batches
 from vqjax.errors import UserError
-from vqjax.evaluation import scoring, totals
-from vqjax.evaluation import statistics as feature_statistics
+from vqjax.evaluation import scoring, statistics, totals
 from vqjax.evaluation.cloud import cloud
 from vqjax.evaluation.results import Evaluation, Found
 from vqjax.evaluation.step import make_eval_step, make_pair_step
@@ -45,8 +44,9 @@ def evaluate_run(
     workdir: folder of the run.
     step: of the checkpoint; None for the best by held-out PSNR (accuracy of a classifier).
     num_images: how many held-out images; None for all.
-    batch_size: of all devices together; the config's by default. No number depends on it, unless
-      the quantizer's `eval_assign` looks at the whole batch, as `Sinkhorn` does.
+    batch_size: of all devices together; by default what training has at a time, and 16 for a
+      converted checkpoint. No number depends on it, unless the quantizer's `eval_assign` looks at
+      the whole batch, as `Sinkhorn` does.
     rounding: of reconstructions before they are compared, a name in `scoring.ROUNDINGS`.
     **more: `reference`, `save_reference` and `quick`, see `evaluate_folders`.
 
@@ -98,7 +98,7 @@ def evaluate_run(
     'run': str(workdir),
     'data': source.description,
     'images': f'{size} x {size}: {datasets.make_transform(data, "eval")}',
-    'rounding': scoring.ROUNDING_PROTOCOL[rounding],
+    'rounding': scoring.ROUNDINGS[rounding].meaning,
     'tokens': _tokens(model.quantizer, batch_size),
     'weights': 'moving average' if config.get('ema_decay') else 'as trained',
     'computed on': f'{_device()}, model in {config.model.dtype}',
@@ -177,7 +177,7 @@ class _Setup:
       slow = self._missing.keys() - scoring.PIXELS.keys()
       self._missing |= dict.fromkeys(slow, 'left out by --quick')
     self._path = reference
-    self._reference = feature_statistics.load(reference, width=2048) if reference else None
+    self._reference = statistics.load(reference, width=2048) if reference else None
 
   def collect(
     self,

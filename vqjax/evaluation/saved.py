@@ -22,7 +22,7 @@ class Evaluated(NamedTuple):
   folder: pathlib.Path
   numbers: dict[str, Any]  # of metrics.json
   protocol: dict[str, Any]
-  pictures: dict[str, np.ndarray] | None  # by the names of `evaluation.Pictures`
+  pictures: dict[str, np.ndarray] | None  # by the names of `results.Pictures`
 
 
 def named(runs: Sequence[str | pathlib.Path]) -> dict[str, str | pathlib.Path]:

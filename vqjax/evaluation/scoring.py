@@ -1,7 +1,7 @@
 """How close reconstructions are to their originals: the numbers of a batch of pairs."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +16,26 @@ from vqjax.tokenizer import to_uint8
 # Per image, mean over images.
 PIXELS = {name: metric.of_pixels for name, metric in METRICS.items() if metric.of_pixels}
 LPIPS_NETS = {'lpips': 'alex', 'lpips_vgg': 'vgg'}  # by the name of the number
-# Networks in `weights`, and the name of the command's argument that fetches them.
-_GROUPS = {'lpips_alex': 'lpips', 'lpips_vgg': 'lpips', 'inception': 'inception'}
+
+
+class Rounding(NamedTuple):
+  """How reconstructions are rounded before they are compared."""
+
+  round: Callable[[jax.Array], jax.Array]
+  meaning: str
+
 
 # Reconstructions in [0, 1], or a little beyond, to the pixels that are compared.
-ROUNDINGS: dict[str, Callable[[jax.Array], jax.Array]] = {
-  'uint8': to_uint8,
-  'none': lambda y: jnp.clip(y, 0, 1),
-  'wrap': lambda y: jnp.trunc(255 * y).astype(jnp.int32).astype(jnp.uint8),
-}
-ROUNDING_PROTOCOL = {
-  'uint8': 'clipped to [0, 1], rounded to 8 bits',
-  'none': "clipped to [0, 1], not rounded, as in OptVQ's evaluation",
-  'wrap': "255 y cut to an integer, modulo 256 without clipping, as in the rotation trick's "
-  'evaluation of VQ-VAEs',
+ROUNDINGS = {
+  'uint8': Rounding(to_uint8, 'clipped to [0, 1], rounded to 8 bits'),
+  'none': Rounding(
+    lambda y: jnp.clip(y, 0, 1), "clipped to [0, 1], not rounded, as in OptVQ's evaluation"
+  ),
+  'wrap': Rounding(
+    lambda y: jnp.trunc(255 * y).astype(jnp.int32).astype(jnp.uint8),
+    "255 y cut to an integer, modulo 256 without clipping, as in the rotation trick's evaluation "
+    'of VQ-VAEs',
+  ),
 }
 
 
@@ -39,7 +45,8 @@ def load_network_params() -> dict[str, Any]:
   Raises:
     UserError: a file is damaged.
   """
-  return {name: weights.load(name) for name in _GROUPS if weights.available(name)}
+  names = {metric.network: None for metric in METRICS.values() if metric.network}
+  return {name: weights.load(name) for name in names if weights.available(name)}
 
 
 def definitions(network_params: Mapping[str, Any]) -> dict[str, str]:
@@ -62,7 +69,8 @@ def missing(network_params: Mapping[str, Any], size: tuple[int, int]) -> dict[st
   for name, metric in METRICS.items():
     if metric.network and metric.network not in network_params:
       network = metric.network
-      found[name] = f'needs the weights {network}: python -m vqjax.weights {_GROUPS[network]}'
+      command = f'python -m vqjax.weights {weights.group_of(network)}'
+      found[name] = f'needs the weights {network}: {command}'
   for name, net in LPIPS_NETS.items():
     if name not in found and min(size) < SMALLEST[net]:
       found[name] = _larger(SMALLEST[net])
@@ -75,7 +83,10 @@ def missing(network_params: Mapping[str, Any], size: tuple[int, int]) -> dict[st
 
 
 def score(
-  network_params: Mapping[str, Any], x: jax.Array, y: jax.Array
+  network_params: Mapping[str, Any],
+  x: jax.Array,
+  y: jax.Array,
+  numbers: Collection[str] = tuple(METRICS),
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
   """Compares originals, uint8 [B H W 3], with reconstructions, uint8 or float in [0, 1].
 
@@ -83,6 +94,7 @@ def score(
     network_params: what `load_network_params` gives, or a part of it.
     x: originals.
     y: what they are compared with.
+    numbers: names of those to compute, where they can be; the others are left out.
 
   Returns:
     (values, seen). Values are float32 [B], by name; `seen` has, with Inception, `features`,
@@ -90,18 +102,19 @@ def score(
     float32 [B 1008], of reconstructions.
   """
   absent = missing(network_params, (x.shape[1], x.shape[2]))
-  values: dict[str, Any] = {name: of(x, y) for name, of in PIXELS.items() if name not in absent}
+  wanted = [name for name in METRICS if name in numbers and name not in absent]
+  values: dict[str, Any] = {name: of(x, y) for name, of in PIXELS.items() if name in wanted}
   seen: dict[str, Any] = {}
   with jax.default_matmul_precision('highest'):
     for name, net in LPIPS_NETS.items():
-      if name not in absent:
+      if name in wanted:
         params = {'params': network_params[METRICS[name].network]}
         values[name] = LPIPS(net).apply(params, _signed(x), _signed(y))
-    if 'rfid' not in absent:
+    if 'rfid' in wanted:
       params = {'params': network_params['inception']}
       features: list[Any] = [Inception().apply(params, images) for images in (x, y)]
       seen['features'] = jnp.stack(features)
-      if 'inception_score' not in absent:
+      if 'inception_score' in wanted:
         seen['probabilities'] = Inception().apply(params, features[1], method='probabilities')
   return values, seen
 

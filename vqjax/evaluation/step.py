@@ -1,6 +1,6 @@
 """The evaluation of one batch: reconstruct, compare, and bring what was found to the host."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from vqjax import sharding
 from vqjax.evaluation import metrics, scoring
 from vqjax.evaluation.results import Found
+from vqjax.evaluation.table import METRICS
 from vqjax.task import task_of
 from vqjax.tokenizer import Tokenizer, to_uint8
 
@@ -54,7 +55,8 @@ def make_eval_step(
   loss_weights: Mapping[str, float],
   mesh: jax.sharding.Mesh,
   *,
-  network_params: Mapping[str, Any] | None = None,
+  network_params: Mapping[str, Any],
+  numbers: Collection[str] = tuple(METRICS),
   rounding: str = 'uint8',
 ) -> Callable[[Any, Any, Batch], Found]:
   """The evaluation of a process's own batch, jitted: a function of (params, variables, batch).
@@ -63,8 +65,8 @@ def make_eval_step(
     model: the tokenizer.
     loss_weights: of the losses that `rec_loss` sums, by name.
     mesh: of the devices.
-    network_params: as `scoring.load_network_params` gives them; None for PSNR and SSIM alone, which
-      are what training looks at.
+    network_params: as `scoring.load_network_params` gives them, or a part of it.
+    numbers: names of those of images to compute; `psnr` must be among them.
     rounding: of reconstructions before they are compared, a name in `scoring.ROUNDINGS`.
   """
 
@@ -72,15 +74,9 @@ def make_eval_step(
     images, y, values, tokens = eval_step(model, loss_weights, params, variables, batch)
     found = {'mask': batch['mask'], 'values': values, 'tokens': tokens}
     if images is not None and y is not None:  # there are both or neither
-      y = scoring.ROUNDINGS[rounding](y)
-      found['images'] = images, y
-      if network_params is None:
-        quick = {'psnr', 'ssim'} - scoring.missing({}, (images.shape[1], images.shape[2])).keys()
-        values |= {name: scoring.PIXELS[name](images, y) for name in quick}
-      else:
-        more, seen = scoring.score(network_params, images, y)
-        values |= more
-        found |= seen
+      y = scoring.ROUNDINGS[rounding].round(y)
+      more, seen = scoring.score(network_params, images, y, numbers)
+      found |= {'images': (images, y), 'values': values | more, **seen}
     return found
 
   return _on(mesh, step, network_params)
@@ -108,8 +104,7 @@ def _on(mesh, step, network_params):
   Results are copied to every device, so that any process has all of them.
   """
   jitted = jax.jit(step, out_shardings=sharding.replicated(mesh))
-  if network_params is not None:
-    network_params = jax.device_put(network_params, sharding.replicated(mesh))
+  network_params = jax.device_put(dict(network_params), sharding.replicated(mesh))
 
   def on_host(*args):
     *others, local = args

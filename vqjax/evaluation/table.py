@@ -125,14 +125,23 @@ METRICS = {
   ),
   # Terms of the quantizer and of the GAN, as the training step reports them.
   'commitment': Metric(lines=_PROGRESS, curve='quantizer terms'),
-  'codebook': Metric(curve='quantizer terms'),
   'entropy': Metric(curve='quantizer terms'),
   'sample_entropy': Metric(curve='quantizer terms'),
   'code_entropy': Metric(curve='quantizer terms'),
+  'orthogonality': Metric(curve='quantizer terms'),
+  'kl_to_uniform': Metric(curve='quantizer terms'),
   'generator': Metric(lines=_PROGRESS, curve='discriminator'),
   'discriminator': Metric(curve='discriminator'),
   'r1': Metric(curve='discriminator'),
+  'lecam': Metric(curve='discriminator'),
   'gan_weight': Metric(lines=_PROGRESS, curve='discriminator'),
+  'logits_real': Metric(),
+  'logits_fake': Metric(),
+  'discriminator_accuracy': Metric(),
+  # Of the optimizers.
+  'grad_norm': Metric(),
+  'discriminator_grad_norm': Metric(),
+  'learning_rate': Metric(),
   # Of codes.
   'usage': Metric(
     'fraction of codes that occur in the whole set',
@@ -156,6 +165,10 @@ METRICS = {
   'dead': Metric(lines=_PROGRESS, curve='usage'),
   'token_entropy': Metric('bits a token, of the code frequencies over the whole set'),
   'bits_per_pixel': Metric('tokens an image times log2 of the number of codes, by pixels'),
+  # Of the run.
+  'num_images': Metric(),
+  'step': Metric(),
+  'images_per_second': Metric(),
 }
 
 

@@ -10,10 +10,8 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
-import jax.numpy as jnp
 import numpy as np
 
-from vqjax import quantizers
 from vqjax.errors import UserError
 from vqjax.evaluation import metrics
 from vqjax.evaluation.results import Evaluation, Found, Pictures
@@ -23,7 +21,8 @@ from vqjax.evaluation.table import METRICS
 log = logging.getLogger('vqjax')
 
 EXTREMES = 8  # how many of the best and of the worst images are kept
-WINDOWS = {'usage_65536_tokens': 65_536, 'usage_256_images': 256}  # in tokens, in images
+# How many of what a window of each number has.
+WINDOWS = {'usage_65536_tokens': (65_536, 'tokens'), 'usage_256_images': (256, 'images')}
 
 # Position, PSNR, original, reconstruction.
 _Picture = tuple[np.integer, float, np.ndarray, np.ndarray]
@@ -36,7 +35,7 @@ class Accumulator(Protocol):
     """Adds what was found on a batch, of the images where `found['mask']` holds."""
 
   def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
-    """(numbers by name, what others would need, by name), once all batches are in."""
+    """Once all batches are in: (numbers by name, for every one that is missing what it needs)."""
 
 
 class Means:
@@ -66,7 +65,7 @@ class CodeUse:
 
   def __init__(self, num_codes: int) -> None:
     self.counts = np.zeros(num_codes, np.int64)
-    self._windows = {name: _Windows(num_codes, size) for name, size in WINDOWS.items()}
+    self._windows = {name: _Windows(num_codes, size) for name, (size, _) in WINDOWS.items()}
     self._bits_per_pixel: float | None = None
 
   def add(self, found: Found) -> None:
@@ -74,7 +73,7 @@ class CodeUse:
     num_codes = len(self.counts)
     self.counts += np.bincount(tokens.reshape(-1), minlength=num_codes)
     for name, window in self._windows.items():
-      window.add(tokens.reshape(-1) if name == 'usage_65536_tokens' else tokens)
+      window.add(tokens.reshape(-1) if WINDOWS[name][1] == 'tokens' else tokens)
     if 'images' in found:
       pixels = math.prod(found['images'][0].shape[1:3])
       self._bits_per_pixel = tokens.shape[1] * math.log2(num_codes) / pixels
@@ -82,7 +81,7 @@ class CodeUse:
   def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
     entropy = metrics.token_entropy(self.counts)
     numbers = {
-      'usage': float(quantizers.usage(jnp.asarray(self.counts, jnp.float32))),
+      'usage': float(np.mean(self.counts > 0)),
       'perplexity': 2**entropy,
       'token_entropy': entropy,
     }
@@ -93,8 +92,7 @@ class CodeUse:
       if window.fractions:
         numbers[name] = float(np.mean(window.fractions))
       else:
-        unit = 'images' if 'images' in name else 'tokens'
-        missing[name] = f'needs {window.size:,} {unit} or more'
+        missing[name] = f'needs {window.size:,} {WINDOWS[name][1]} or more'
     return numbers, missing
 
 
@@ -238,9 +236,11 @@ def collect(
     more, others = accumulator.numbers()
     numbers, gaps = {**numbers, **more}, gaps | others
   numbers |= dict.fromkeys(gaps)
+  if unknown := numbers.keys() - METRICS.keys():
+    raise ValueError(f'{", ".join(sorted(unknown))}: no row in evaluation/table.py; add one.')
   shown = gallery.pictures()
   return Evaluation(
-    {name: numbers[name] for name in (*METRICS, 'num_images') if name in numbers},
+    {name: numbers[name] for name in METRICS if name in numbers},
     gaps,
     code_counts=None if codes is None else codes.counts,
     statistics=distances.originals,

@@ -276,6 +276,10 @@ class VectorQuantizer(Quantizer):
     step = self._get('step') if declares(self.assign, 'uses_step') else None
     stream = 'vq' if self.has_rng('vq') or not self.is_initializing() else 'params'
     key = self.make_rng(stream) if self.has_rng(stream) else None
+    if key is None and declares(self.assign, 'uses_key'):
+      raise ValueError(
+        f"{type(self.assign).__name__} draws codes and has no key; apply with rngs={{'vq': key}}."
+      )
     if relaxes:
       return cast(Relaxed, self.assign).relaxed(seen, codes, key=key, mask=mask, step=step)
     seen, codes = jax.lax.stop_gradient((seen, codes))

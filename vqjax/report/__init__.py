@@ -1,1 +1,1 @@
-"""What an evaluation found, as files to look at: `report` writes them, of `html` and `plots`."""
+"""What an evaluation found, as files to look at; `report` writes them all."""

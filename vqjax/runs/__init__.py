@@ -1,1 +1,1 @@
-"""A run on disk: whose `folder` it is, its `checkpoint`s, and its `log`."""
+"""A run on disk: its folder, its checkpoints, its log."""

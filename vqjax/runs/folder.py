@@ -95,7 +95,7 @@ def read_config(
     return folder, ml_collections.ConfigDict(fields)
   except FileNotFoundError as error:
     raise UserError(
-      f'{path} does not exist; --workdir must be the folder of a run of train.py.'
+      f'{path} does not exist; name the folder of a run of train.py or of vqjax.convert.'
     ) from error
   except (OSError, ValueError) as error:
     raise UserError(f'{path} cannot be read: {error}; restore it from a checkpoint.') from error

@@ -10,6 +10,7 @@ import numpy as np
 class Look(NamedTuple):
   """What a look at held-out data found."""
 
+  num_examples: int  # that were looked at
   numbers: dict[str, float]  # by name, see `evaluation.table`
   pictures: dict[str, np.ndarray]  # by name, uint8 [H W 3]
 
@@ -24,8 +25,9 @@ class Batches(Iterator[Any], Protocol):
 class Experiment(Protocol):
   """What train.py trains: it loops, logs and saves, and asks this for all the rest.
 
-  Whatever is wrong with the config or the data is raised while an experiment is made, before
-  anything is written.
+  It is made of (config, mesh). Whatever is wrong with the config or the data is raised then, before
+  anything is written. The loop itself reads the fields of a config that are about runs: durations,
+  `batch_size`, `mesh`, `keep_checkpoints`.
 
   Attributes:
     total_steps: length of the run.

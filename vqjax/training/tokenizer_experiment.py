@@ -63,7 +63,13 @@ class TokenizerExperiment:
       donate_argnums=0,
       out_shardings=(self._shardings, sharding.replicated(mesh)),
     )
-    self._eval_step = make_eval_step(self.recipe.tokenizer, self.recipe.loss_weights, mesh)
+    self._eval_step = make_eval_step(
+      self.recipe.tokenizer,
+      self.recipe.loss_weights,
+      mesh,
+      network_params={},
+      numbers=('psnr', 'ssim'),
+    )
 
   def start(self) -> states.TrainState:
     """The state before the first step: initialised, or from `config.init_from`; codes seeded."""
@@ -125,7 +131,8 @@ class TokenizerExperiment:
       samples=totals.spread(min(config.eval_images, len(source)), config.sample_images),
     )
     numbers = {name: value for name, value in found.metrics.items() if value is not None}
+    count = int(numbers['num_images'])
     if not (samples := found.samples):
-      return Look(numbers, {})
+      return Look(count, numbers, {})
     picture = pictures.comparison(samples.originals, samples.reconstructions)
-    return Look(numbers, {'held_out': picture})
+    return Look(count, numbers, {'held_out': picture})

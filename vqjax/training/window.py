@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vqjax.errors import UserError
+from vqjax.evaluation.metrics import token_entropy
 
 _add = jax.jit(jnp.add, donate_argnums=0)
 
@@ -56,7 +57,6 @@ class Window:
     names = dict.fromkeys(name for scalars in found for name in scalars)
     summary = {name: float(np.mean([s[name] for s in found if name in s])) for name in names}
     if counts is not None:
-      used = counts / counts.sum()
-      summary['usage'] = float((counts > 0).mean())
-      summary['perplexity'] = float(np.exp(-np.sum(used * np.log(np.where(used > 0, used, 1)))))
+      summary['usage'] = float(np.mean(counts > 0))
+      summary['perplexity'] = 2 ** token_entropy(counts)
     return summary

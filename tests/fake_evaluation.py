@@ -1,4 +1,4 @@
-"""Evaluations of no tokenizer, as eval.py makes them."""
+"""Evaluations of no tokenizer, and batches of no data."""
 
 import numpy as np
 
@@ -44,3 +44,16 @@ def evaluation(**changes):
     'protocol': PROTOCOL,
   }
   return Evaluation(**fields | changes)
+
+
+class Batches:
+  """An iterator of dicts that can be closed, as data sources give."""
+
+  def __init__(self, *batches):
+    self._batches, self.closed = iter(batches), False
+
+  def __iter__(self):
+    return self._batches
+
+  def close(self):
+    self.closed = True

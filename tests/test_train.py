@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from fake_experiment import MeanExperiment
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -249,3 +250,17 @@ def test_a_quantizer_that_cannot_be_trained_is_named(quantizer, batches, message
   config.seed_codebook_batches = batches
   with pytest.raises(UserError, match=message):
     train_command.train(config, tmp_path)
+
+
+def test_anything_that_is_an_experiment_can_be_trained(tmp_path, caplog):
+  caplog.set_level('INFO', 'vqjax')
+  config = small_vqvae()
+  found = train_command.train(config, tmp_path / 'whole', experiment=MeanExperiment)
+  assert found == {'accuracy': 0.25}
+  assert 'step 4: 3 held-out examples, accuracy 25.0%' in caplog.messages
+  whole = metrics(tmp_path / 'whole')
+  assert [line['step'] for line in whole if 'loss' in line] == [1, 2, 3, 4]
+  assert np.asarray(Image.open(tmp_path / 'whole/samples/drawn_00000004.png')).shape == (4, 6, 3)
+  shutil.rmtree(tmp_path / 'whole' / 'checkpoints' / '4')
+  train_command.train(config, tmp_path / 'whole', experiment=MeanExperiment)
+  assert metrics(tmp_path / 'whole') == whole

@@ -218,7 +218,7 @@ def demo(config, image_size=64):
 
 
 def digits(config):
-  """As `demo`, on scikit-learn's handwritten digits, 8 x 8 pixels enlarged to the config's size."""
+  """The data of a demo: scikit-learn's handwritten digits, 8 x 8 pixels, at the config's size."""
   config.name += '_demo'
   config.data.source = 'digits'
   for split in ('train', 'eval'):

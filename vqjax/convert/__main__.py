@@ -13,6 +13,7 @@ import ml_collections
 
 from vqjax import commands, tokenizer
 from vqjax.convert import FORMATS, open_published, variables_from
+from vqjax.data import default_data
 from vqjax.errors import UserError
 from vqjax.runs import checkpoint
 from vqjax.runs.folder import open_run
@@ -36,6 +37,7 @@ def convert(
       'converted': {'source': str(source), 'format': published.format},
       'model': published.model,
       'quantizer': published.quantizer,
+      'data': default_data(),  # how an evaluation cuts images; for its user to change
     }
   )
   if (pathlib.Path(out) / 'config.json').exists():

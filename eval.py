@@ -97,7 +97,6 @@ if __name__ == '__main__':
     if not workdir_flag.value:
       raise UserError('--workdir is missing; for example --workdir=runs/rot_vqgan_demo.')
     workdir, config = read_config(workdir_flag.value)
-    config.data = datasets.data_of(config)
     datasets.choose_images(config.data, data_path_flag.value)
     pretrained.override(config, eval_assign=eval_assign_flag.value)
     evaluate(

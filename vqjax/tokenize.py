@@ -233,7 +233,7 @@ def _arguments(parser):
 def _main(args):
   tok = pretrained.load(args.source, step=args.step)
   config = tok.config
-  data = datasets.data_of(config)
+  data = config.get('data', ml_collections.ConfigDict(datasets.default_data()))
   commands.set_data(data, args.config)
   batch_size = config.get('batch_size', 16) // config.get('accumulate', 1)
   tokenize(

@@ -9,7 +9,7 @@ importer of Grain and tensorflow_datasets; TensorFlow is never imported.
 """
 
 from vqjax.data.batches import eval_batches, train_batches
-from vqjax.data.defaults import data_of, default_data
+from vqjax.data.defaults import default_data
 from vqjax.data.sources import Source, choose_images, make_source
 from vqjax.data.tokens import Tokens
 from vqjax.data.transforms import make_transform
@@ -18,7 +18,6 @@ __all__ = [
   'Source',
   'Tokens',
   'choose_images',
-  'data_of',
   'default_data',
   'eval_batches',
   'make_source',

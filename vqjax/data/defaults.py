@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from ml_collections import ConfigDict
-
 
 def default_data() -> dict[str, Any]:
   """A fresh dict with every data field; the transforms are VQGAN's (shorter side 256, crop 256)."""
@@ -60,8 +58,3 @@ def default_data() -> dict[str, Any]:
     'train': transform,
     'eval': {**transform, 'crop': 'center'},
   }
-
-
-def data_of(config: ConfigDict) -> ConfigDict:
-  """The `data` section of a config; the default one where there is none, as of a checkpoint."""
-  return config.data if 'data' in config else ConfigDict(default_data())

@@ -39,8 +39,8 @@ def evaluate_run(
   """Evaluates the run in `workdir`, trained by `config`.
 
   Args:
-    config: the run's config, possibly with other `data` fields. Its parts `model` and `quantizer`
-      are enough, as a converted checkpoint's: `rec_loss` then is the mean squared error.
+    config: the run's config, possibly with other `data` fields. Its parts `model`, `quantizer` and
+      `data` are enough, as a converted checkpoint's: `rec_loss` then is the mean squared error.
     workdir: folder of the run.
     step: of the checkpoint; None for the best by held-out PSNR (accuracy of a classifier).
     num_images: how many held-out images; None for all.
@@ -57,9 +57,8 @@ def evaluate_run(
   mesh = sharding.make_mesh(config.get('mesh', _MESH))
   batch_size = batch_size or config.get('batch_size', _BATCH_SIZE) // config.get('accumulate', 1)
   sharding.check_batch_size(mesh, batch_size, 'the batch size of the evaluation')
-  data = datasets.data_of(config)
-  source = datasets.make_source(data, 'eval')
-  size = data.image_size
+  source = datasets.make_source(config.data, 'eval')
+  size = config.data.image_size
   model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
   model.check_size(size, size)
   task = task_of(model)
@@ -78,7 +77,7 @@ def evaluate_run(
   )
   batches = lambda: datasets.eval_batches(
     source,
-    data,
+    config.data,
     batch_size=batch_size,
     limit=num_images,
     process_index=jax.process_index(),
@@ -97,7 +96,7 @@ def evaluate_run(
   found.protocol = {
     'run': str(workdir),
     'data': source.description,
-    'images': f'{size} x {size}: {datasets.make_transform(data, "eval")}',
+    'images': f'{size} x {size}: {datasets.make_transform(config.data, "eval")}',
     'rounding': scoring.ROUNDINGS[rounding].meaning,
     'tokens': _tokens(model.quantizer, batch_size),
     'weights': 'moving average' if config.get('ema_decay') else 'as trained',

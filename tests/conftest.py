@@ -33,6 +33,8 @@ else:
   os.environ['JAX_COMPILATION_CACHE_DIR'] += f'/{WORKER}'
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'
 os.environ['JAX_PLATFORMS'] = 'cpu'
+# On busy cores the threads of NumPy's BLAS wait for one another 30 times as long as they work.
+os.environ['OPENBLAS_NUM_THREADS'] = '1'
 
 import jax  # noqa: E402 (the environment stands first)
 import pytest  # noqa: E402

@@ -3,17 +3,9 @@
 import numpy as np
 import pytest
 import scipy.linalg
-import threadpoolctl
 from golden_data import load
 
 from vqjax.evaluation.metrics import frechet_distance
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-  """Where cores are busy, those of OpenBLAS wait for one another, 30 times as long as they work."""
-  with threadpoolctl.threadpool_limits(1):
-    yield
 
 
 def gaussian(x):

@@ -69,6 +69,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def one_device(monkeypatch):
+  """Programs see one device."""
+  import devices  # ours, and so JAX, once the environment stands
+
+  devices.see_one(monkeypatch)
+
+
+@pytest.fixture
 def restored_loggers():
   """Undoes what the commands do to loggers."""
   names = ('vqjax', 'absl', 'jax', 'orbax')

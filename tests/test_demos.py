@@ -1,26 +1,17 @@
 """The demos run: ten steps of each, through the real loop."""
 
-import functools
 import importlib
 import itertools
 import json
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import train as train_command
-from vqjax import sharding
 
-pytestmark = pytest.mark.usefixtures('restored_loggers')
-
-
-@pytest.fixture(autouse=True)
-def _one_device(monkeypatch):
-  """As on the machines that demos are for; and a program for eight takes longer to compile."""
-  one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
-  monkeypatch.setattr(sharding, 'make_mesh', one)
+# One device, as on the machines that demos are for.
+pytestmark = pytest.mark.usefixtures('restored_loggers', 'one_device')
 
 
 def demo(name, arg=''):
@@ -35,7 +26,7 @@ def run(config, workdir):
 
 # Steps before the generator's GAN term begins, and before the discriminator does. vqgan: both in
 # the middle of the run, where bugs hide. OptVQ: the discriminator from the first, as published.
-GAN_START = {'vqgan': (5, 5), 'optvq': (5, 0)}
+GAN_START = {'vqgan': (5, 5), 'optvq': (5, 0)}  # each start is a program more to compile
 
 
 @pytest.mark.parametrize(
@@ -59,6 +50,7 @@ def test_a_demo_trains(name, arg, tmp_path):
     config.model.num_res_blocks, config.model.channel_mult = 0, (1, 2)
   if config.gan.weight and config.gan.r1:
     config.data.image_size = 16
+    config.gan.r1_every = 1  # a step without it is another program
   if config.gan.weight:
     start, lead = GAN_START.get(name, (0, 0))
     del config.gan.start_percent
@@ -94,6 +86,7 @@ def test_optimal_transport_uses_all_codes_of_a_codebook_that_collapses(tmp_path)
     config = demo(name)
     config.gan.weight = 0.0  # nor do they differ in that, and half a minute of compiling goes
     config.model.num_res_blocks, config.model.channel_mult = 0, (1, 2)
+    config.data.image_size = config.model.resolution = 32
     config.total_steps = config.eval_every = config.checkpoint_every = 40
     config.log_every, config.eval_images = 20, 16
     found, lines = run(config, tmp_path / name)

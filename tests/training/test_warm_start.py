@@ -100,6 +100,7 @@ def test_discriminators_come_along(name, gan, size, pairs):
     np.testing.assert_array_equal(ours, theirs.reshape(np.shape(ours)))
 
 
+@pytest.mark.usefixtures('one_device')
 def test_a_run_goes_on_from_published_weights(tmp_path):
   path, _, _ = checkpoint(TINY)
   config = config_of(path)

@@ -167,27 +167,27 @@ def test_stylegan2():
 
 # Recipe and Gan fields of every reference objective.
 OBJECTIVES = {
-  'taming': ({'weights': {'l1': 1.0}, 'perceptual_weight': 1.0}, {'weight': 0.75}),
+  'taming': ({'loss_weights': {'l1': 1.0}, 'perceptual_weight': 1.0}, {'weight': 0.75}),
   'taming_vanilla': (
-    {'weights': {'l1': 1.0}, 'perceptual_weight': 0.6, 'quantizer_weight': 2.0},
+    {'loss_weights': {'l1': 1.0}, 'perceptual_weight': 0.6, 'quantizer_weight': 2.0},
     # Its disc_factor of 0.5 stands on both sides.
     {'weight': 0.8 * 0.5, 'discriminator_weight': 0.5, 'discriminator_loss': 'softplus'},
   ),
-  'ldm_l2': ({'weights': {'l2': 1.0}, 'perceptual_weight': 1.0}, {'weight': 0.6}),
-  'optvq': ({'weights': {'l1': 1.0, 'l2': 1.0}, 'perceptual_weight': 3.0}, {'weight': 1.0}),
+  'ldm_l2': ({'loss_weights': {'l2': 1.0}, 'perceptual_weight': 1.0}, {'weight': 0.6}),
+  'optvq': ({'loss_weights': {'l1': 1.0, 'l2': 1.0}, 'perceptual_weight': 3.0}, {'weight': 1.0}),
   'llamagen': (
-    {'weights': {'l2': 1.0}, 'perceptual_weight': 1.0},
+    {'loss_weights': {'l2': 1.0}, 'perceptual_weight': 1.0},
     {'weight': 0.5, 'discriminator_weight': 0.5, 'adaptive': False},
   ),
   'enh_vanilla': (
-    {'weights': {'l2': 1.0}, 'perceptual_weight': 0.1},
+    {'loss_weights': {'l2': 1.0}, 'perceptual_weight': 0.1},
     {
       **{'weight': 0.1, 'adaptive': False, 'r1': 10.0, 'r1_every': 16},
       **{'discriminator_loss': 'softplus', 'generator_loss': 'softplus'},
     },
   ),
   'enh_hinge_adaptive': (
-    {'weights': {'l1': 0.5, 'l2': 1.0}, 'perceptual_weight': 0.3},
+    {'loss_weights': {'l1': 0.5, 'l2': 1.0}, 'perceptual_weight': 0.3},
     {'weight': 0.7, 'r1': 4.0, 'r1_every': 8},
   ),
 }

@@ -7,7 +7,8 @@ from fake_evaluation import Batches
 
 from vqjax import sharding
 from vqjax.data.photos import Photos
-from vqjax.evaluation import metrics, scoring, totals
+from vqjax.evaluation import metrics, scoring
+from vqjax.evaluation.collect import collect, spread
 from vqjax.evaluation.step import make_pair_step
 
 
@@ -49,7 +50,7 @@ def test_numbers_of_photographs_depend_on_neither_devices_nor_batches():
   for devices, size in ((8, 8), (1, 2)):
     step = make_pair_step(on(devices), network_params)
     batches = Batches(*in_batches(x, y, size))
-    found[devices] = totals.collect(step, batches, samples=totals.spread(5, 3))
+    found[devices] = collect(step, batches, samples=spread(5, 3))
   one, eight = found[1].metrics, found[8].metrics
   assert one.keys() == eight.keys() >= {*scoring.PIXELS, *scoring.LPIPS_NETS, 'rfid'}
   for name in one:
@@ -60,7 +61,7 @@ def test_numbers_of_photographs_depend_on_neither_devices_nor_batches():
   assert 0.05 < one['lpips'] < 1
   assert one['rfid'] > 10
 
-  again = totals.collect(step, Batches(*in_batches(x, x, 2)), reference=found[8].statistics).metrics
+  again = collect(step, Batches(*in_batches(x, x, 2)), reference=found[8].statistics).metrics
   assert again['rfid'] < 1e-3
   assert abs(again['lpips']) < 1e-6
   assert again['ssim'] == pytest.approx(1)

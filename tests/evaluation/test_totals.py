@@ -11,6 +11,7 @@ from fake_evaluation import Batches
 from vqjax import quantizers
 from vqjax.errors import UserError
 from vqjax.evaluation import metrics, totals
+from vqjax.evaluation.collect import EXTREMES, collect
 from vqjax.evaluation.statistics import FeatureStatistics
 
 K = 16
@@ -44,7 +45,7 @@ def rows(found, chosen):
 
 
 def evaluate(*parts, **options):
-  return totals.collect(lambda found: found, Batches(*parts), num_codes=K, **options)
+  return collect(lambda found: found, Batches(*parts), num_codes=K, **options)
 
 
 @pytest.mark.parametrize('size', [1, 7, 40])
@@ -82,8 +83,8 @@ def test_best_worst_and_samples_are_the_right_ones():
   parts = [rows(whole, slice(i, i + 8)) for i in range(0, 40, 8)]
   found = evaluate(*parts, samples={0, 3, 39})
   order = [i for i in np.argsort(whole['values']['psnr']) if whole['mask'][i]]
-  np.testing.assert_array_equal(found.worst.positions, order[: totals.EXTREMES])
-  np.testing.assert_array_equal(found.best.positions, order[::-1][: totals.EXTREMES])
+  np.testing.assert_array_equal(found.worst.positions, order[:EXTREMES])
+  np.testing.assert_array_equal(found.best.positions, order[::-1][:EXTREMES])
   np.testing.assert_array_equal(found.samples.positions, [0, 39])
   for kept in (found.samples, found.best, found.worst):
     np.testing.assert_array_equal(kept.originals, whole['images'][0][kept.positions])
@@ -122,7 +123,7 @@ def test_no_image_or_a_broken_one_is_an_error_and_data_are_closed():
   batches = Batches(whole)
   whole['features'][1, 3] = np.nan
   with pytest.raises(UserError, match=r'features of 1 of 8 images are not finite'):
-    totals.collect(lambda found: found, batches, num_codes=K)
+    collect(lambda found: found, batches, num_codes=K)
   assert batches.closed
   whole = made_up(8)
   whole['mask'][:] = False
@@ -133,5 +134,5 @@ def test_no_image_or_a_broken_one_is_an_error_and_data_are_closed():
 def test_a_number_without_a_row_in_the_table_is_an_error():
   whole = made_up(4)
   whole['values']['sharpness'] = whole['values']['psnr']
-  with pytest.raises(ValueError, match=r'sharpness: no row in evaluation/table\.py; add one'):
+  with pytest.raises(ValueError, match=r'sharpness: evaluation/table\.py has no such row by Means'):
     evaluate(whole)

@@ -1,7 +1,7 @@
 """The numbers of a tokenizer.
 
-`table` has a row for every number; `metrics` and `scoring` compute those of images, `totals` adds
-up batches, `statistics` are of whole sets; `run` evaluates a run, or two folders of images;
-`step` is of one batch, `cloud` of latents; `results` is what was found, and `saved` what an
-earlier evaluation left on disk.
+`table` has a row for every number. `run` evaluates a run, or two folders of images: `step` finds
+the numbers of a batch, by `metrics` of pixels and `scoring` by networks; `collect` goes over the
+batches, and `totals` and `statistics` add them up. `results` is what was found, with a `cloud` of
+latents; `saved` is what an earlier evaluation left on disk.
 """

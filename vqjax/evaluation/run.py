@@ -13,8 +13,9 @@ from vqjax import data as datasets
 from vqjax import pretrained, quantizers, sharding, tokenizer, weights
 from vqjax.data.pairs import open_pairs, pair_batches
 from vqjax.errors import UserError
-from vqjax.evaluation import scoring, statistics, totals
+from vqjax.evaluation import scoring, statistics
 from vqjax.evaluation.cloud import cloud
+from vqjax.evaluation.collect import collect, spread
 from vqjax.evaluation.results import Evaluation, Found
 from vqjax.evaluation.step import make_eval_step, make_pair_step
 from vqjax.task import task_of
@@ -187,11 +188,11 @@ class _Setup:
     num_codes: int | None = None,
   ) -> Evaluation:
     """Runs over the batches; `protocol` of what is returned has the meaning of every number."""
-    found = totals.collect(
+    found = collect(
       step,
       batches,
       num_codes=num_codes,
-      samples=totals.spread(total, SAMPLES),
+      samples=spread(total, SAMPLES),
       reference=self._reference,
       missing=self._missing,
     )

@@ -1,8 +1,7 @@
 """Every number that a run or an evaluation reports: one row each, read by all that show numbers.
 
-The rows stand in the order in which numbers are shown. `evaluation.scoring` computes those of
-images, `evaluation.totals` adds them up and computes those of whole sets; the training step makes
-the terms of the objective.
+The rows stand in the order in which numbers are shown. Those without a `by` are reported by the
+training step alone, or by the loop.
 """
 
 import dataclasses
@@ -13,6 +12,7 @@ from typing import Literal
 import jax
 
 from vqjax.evaluation import metrics
+from vqjax.evaluation.totals import Accumulator, CodeUse, Distances, Means
 
 Line = Literal['progress', 'held out']  # of the log
 
@@ -23,9 +23,11 @@ class Metric:
 
   Attributes:
     meaning: its definition and protocol, shown beside it; '' of a number that no evaluation has.
+    by: what adds it up over a set, see `evaluation.totals`; by `Means`, it is computed of each
+      image by the step, of pixels or by a network.
     better: which of two values is better, where that can be said.
     of_pixels: what computes it from originals and reconstructions, uint8 or float in [0, 1]
-      [B H W 3]: float32 [B], of which the mean over images is reported.
+      [B H W 3]: float32 [B].
     network: name in `vqjax.weights` of the network that it needs, or ''.
     words: how a line of the log says it, a format string; '': by name, with four digits.
     lines: the lines of the log that it stands in: that of the progress of training, and that of a
@@ -35,6 +37,7 @@ class Metric:
   """
 
   meaning: str = ''
+  by: type[Accumulator] | None = None
   better: Literal['higher', 'lower', ''] = ''
   of_pixels: Callable[[jax.Array, jax.Array], jax.Array] | None = None
   network: str = ''
@@ -55,6 +58,7 @@ METRICS = {
   # Of images. `l1` and `l2` of a training step are terms too, in the model's range.
   'psnr': Metric(
     'dB, RGB, mean over images',
+    Means,
     'higher',
     metrics.psnr,
     words='PSNR {:.2f} dB',
@@ -63,6 +67,7 @@ METRICS = {
   ),
   'psnr_mean_color': Metric(
     "PSNR of an image of each original's own mean colour, for comparison",
+    Means,
     words='of the mean colour alone {:.2f}',
     lines=_HELD_OUT,
     curve='held-out PSNR, dB',
@@ -70,21 +75,27 @@ METRICS = {
   ),
   'ssim': Metric(
     'RGB, Gaussian window (sigma 1.5, 11 taps), mean over images',
+    Means,
     'higher',
     metrics.ssim,
     words='SSIM {:.3f}',
     lines=_HELD_OUT,
   ),
   'psnr_luma': Metric(
-    "dB, BT.601 studio-swing luma, mean over images: OptVQ's tables", 'higher', metrics.psnr_luma
+    "dB, BT.601 studio-swing luma, mean over images: OptVQ's tables",
+    Means,
+    'higher',
+    metrics.psnr_luma,
   ),
   'ssim_luma': Metric(
     "luma of YIQ rounded to 8 bits, the same window, mean over images: OptVQ's tables",
+    Means,
     'higher',
     metrics.ssim_luma,
   ),
   'l1': Metric(
     'mean absolute error, pixels in [0, 1]',
+    Means,
     'lower',
     metrics.l1,
     lines=_PROGRESS,
@@ -92,6 +103,7 @@ METRICS = {
   ),
   'l2': Metric(
     'mean squared error, pixels in [0, 1]',
+    Means,
     'lower',
     metrics.l2,
     lines=_PROGRESS,
@@ -102,26 +114,29 @@ METRICS = {
   'quantizer': Metric(curve='loss'),
   'accuracy': Metric(
     'fraction of images whose largest logit is that of their class',
+    Means,
     'higher',
     words='accuracy {:.1%}',
     lines=_BOTH,
     curve='accuracy',
   ),
-  'lpips': Metric('AlexNet, version 0.1, mean over images', 'lower', network='lpips_alex'),
-  'lpips_vgg': Metric('VGG16, version 0.1, mean over images', 'lower', network='lpips_vgg'),
+  'lpips': Metric('AlexNet, version 0.1, mean over images', Means, 'lower', network='lpips_alex'),
+  'lpips_vgg': Metric('VGG16, version 0.1, mean over images', Means, 'lower', network='lpips_vgg'),
   'rfid': Metric(
     'Frechet distance of Inception-v3 pool3 features; images resized to 299 x 299, bilinear '
     'without antialiasing; covariance over N - 1',
+    Distances,
     'lower',
     network=_INCEPTION,
   ),
   'inception_score': Metric(
     'of the reconstructions, in one part; Inception-v3, logits without bias',
+    Distances,
     'higher',
     network=_INCEPTION,
   ),
   'rec_loss': Metric(
-    "pixel term of the objective in the model's range, before rounding; or cross entropy"
+    "pixel term of the objective in the model's range, before rounding; or cross entropy", Means
   ),
   # Terms of the quantizer and of the GAN, as the training step reports them.
   'commitment': Metric(lines=_PROGRESS, curve='quantizer terms'),
@@ -145,28 +160,30 @@ METRICS = {
   # Of codes.
   'usage': Metric(
     'fraction of codes that occur in the whole set',
+    CodeUse,
     'higher',
     words='usage {:.0%}',
     lines=_BOTH,
     curve='usage',
   ),
   'usage_65536_tokens': Metric(
-    'fraction of codes that occur in 65,536 consecutive tokens, mean', 'higher'
+    'fraction of codes that occur in 65,536 consecutive tokens, mean', CodeUse, 'higher'
   ),
   'usage_256_images': Metric(
-    'fraction of codes that occur in 256 consecutive images, mean', 'higher'
+    'fraction of codes that occur in 256 consecutive images, mean', CodeUse, 'higher'
   ),
   'perplexity': Metric(
     'exp of the entropy of the code frequencies over the whole set',
+    CodeUse,
     words='perplexity {:.0f}',
     lines=_PROGRESS,
     curve='perplexity',
   ),
   'dead': Metric(lines=_PROGRESS, curve='usage'),
-  'token_entropy': Metric('bits a token, of the code frequencies over the whole set'),
-  'bits_per_pixel': Metric('tokens an image times log2 of the number of codes, by pixels'),
+  'token_entropy': Metric('bits a token, of the code frequencies over the whole set', CodeUse),
+  'bits_per_pixel': Metric('tokens an image times log2 of the number of codes, by pixels', CodeUse),
   # Of the run.
-  'num_images': Metric(),
+  'num_images': Metric(by=Means),
   'step': Metric(),
   'images_per_second': Metric(),
 }

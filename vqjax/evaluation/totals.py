@@ -1,31 +1,23 @@
-"""Batches of an evaluation, added up: memory does not grow with the number of images.
+"""Numbers of a set, added up over its batches: memory does not grow with the number of images.
 
 An `Accumulator` takes what the step found on each batch and in the end gives numbers. Sums are
 float64 on the host, so that they depend neither on the size of a batch nor on the devices.
 """
 
-import contextlib
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from vqjax.errors import UserError
 from vqjax.evaluation import metrics
-from vqjax.evaluation.results import Evaluation, Found, Pictures
+from vqjax.evaluation.results import Found
 from vqjax.evaluation.statistics import FeatureStatistics, InceptionScore, Precomputed
-from vqjax.evaluation.table import METRICS
 
 log = logging.getLogger('vqjax')
 
-EXTREMES = 8  # how many of the best and of the worst images are kept
 # How many of what a window of each number has.
 WINDOWS = {'usage_65536_tokens': (65_536, 'tokens'), 'usage_256_images': (256, 'images')}
-
-# Position, PSNR, original, reconstruction.
-_Picture = tuple[np.integer, float, np.ndarray, np.ndarray]
 
 
 class Accumulator(Protocol):
@@ -142,114 +134,6 @@ class Distances:
     return numbers, {}
 
 
-class Gallery:
-  """Images to be looked at: those at given positions of the set, the best and the worst by PSNR.
-
-  It has no numbers.
-
-  Args:
-    wanted: positions of images to keep, in the order of the set.
-  """
-
-  def __init__(self, wanted: frozenset[int]) -> None:
-    self._wanted = wanted
-    self._position = 0  # of the next image, those that a mask leaves out included
-    self._samples: list[_Picture] = []
-    self._best: list[_Picture] = []
-    self._worst: list[_Picture] = []
-
-  def add(self, found: Found) -> None:
-    mask = found['mask']
-    if 'images' in found:
-      self._add(mask, found['values']['psnr'], *found['images'])
-    self._position += len(mask)
-
-  def _add(self, mask, psnr, originals, reconstructions):
-    positions = self._position + np.arange(len(mask))
-
-    def pick(i: np.integer) -> _Picture:
-      # Copies: a view would keep its whole batch.
-      copies = originals[i].copy(), _bytes(reconstructions[i])
-      return positions[i], float(psnr[i]), *copies
-
-    inside = np.flatnonzero(mask)
-    self._samples += [pick(i) for i in inside if positions[i] in self._wanted]
-    order = inside[np.argsort(psnr[inside], kind='stable')]
-    rank = lambda picture: picture[1]
-    worst = self._worst + [pick(i) for i in order[:EXTREMES]]
-    best = self._best + [pick(i) for i in order[::-1][:EXTREMES]]
-    self._worst = sorted(worst, key=rank)[:EXTREMES]
-    self._best = sorted(best, key=rank, reverse=True)[:EXTREMES]
-
-  def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
-    return {}, {}
-
-  def pictures(self) -> dict[str, Pictures | None]:
-    """`samples`, `best` and `worst`; None of a set without images."""
-    kept = {'samples': self._samples, 'best': self._best, 'worst': self._worst}
-    return {name: _pictures(rows) for name, rows in kept.items()}
-
-
-def spread(total: int, count: int) -> frozenset[int]:
-  """At most `count` positions in `range(total)`, evenly spread: a picture of the whole set."""
-  count = min(count, total)
-  return frozenset(i * total // count for i in range(count))
-
-
-def collect(
-  step: Callable[[Any], Found],
-  batches: Any,
-  *,
-  num_codes: int | None = None,
-  samples: Collection[int] = (),
-  reference: Precomputed | FeatureStatistics | None = None,
-  missing: Mapping[str, str] | None = None,
-) -> Evaluation:
-  """Evaluates `batches` by `step`, adds up what it finds, and closes them.
-
-  Args:
-    step: function of a batch, see evaluation/step.py.
-    batches: an iterator with a `close`.
-    num_codes: K; None where `step` gives no tokens.
-    samples: positions of images to keep with their reconstructions, see `spread`.
-    reference: statistics that rFID compares with, in place of the originals'.
-    missing: numbers that `step` cannot give, by name, and what they would need.
-
-  Raises:
-    UserError: there is no image, or one whose features are not finite.
-  """
-  means, distances, gallery = Means(), Distances(reference), Gallery(frozenset(samples))
-  codes = None if num_codes is None else CodeUse(num_codes)
-  accumulators: list[Accumulator] = [means, distances, gallery, *([codes] if codes else [])]
-  with contextlib.closing(batches):
-    for batch in batches:
-      found = step(batch)
-      for accumulator in accumulators:
-        accumulator.add(found)
-  if not means.count:
-    raise UserError(
-      'no image could be read; the log names the unreadable ones: repair them, or name others.'
-    )
-  numbers: dict[str, float | None] = {}
-  gaps = dict(missing or {})
-  for accumulator in accumulators:
-    more, others = accumulator.numbers()
-    numbers, gaps = {**numbers, **more}, gaps | others
-  numbers |= dict.fromkeys(gaps)
-  if unknown := numbers.keys() - METRICS.keys():
-    raise ValueError(f'{", ".join(sorted(unknown))}: no row in evaluation/table.py; add one.')
-  shown = gallery.pictures()
-  return Evaluation(
-    {name: numbers[name] for name in METRICS if name in numbers},
-    gaps,
-    code_counts=None if codes is None else codes.counts,
-    statistics=distances.originals,
-    samples=shown['samples'],
-    best=shown['best'],
-    worst=shown['worst'],
-  )
-
-
 class _Windows:
   """`metrics.windowed_usage` of what comes in any portions."""
 
@@ -265,11 +149,3 @@ class _Windows:
       self.fractions.append(usage)
       rows = rows[self.size :]
     self.rows = rows
-
-
-def _bytes(image):
-  return image.copy() if image.dtype == np.uint8 else np.uint8(np.rint(image * 255))
-
-
-def _pictures(kept):
-  return Pictures(*map(np.stack, zip(*kept, strict=True))) if kept else None

@@ -12,7 +12,7 @@ import ml_collections
 from vqjax import data as datasets
 from vqjax import sharding, weights
 from vqjax.errors import UserError
-from vqjax.evaluation import totals
+from vqjax.evaluation.collect import collect, spread
 from vqjax.evaluation.step import make_eval_step
 from vqjax.report import pictures
 from vqjax.runs.log import parameter_overview
@@ -124,11 +124,11 @@ class TokenizerExperiment:
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
-    found = totals.collect(
+    found = collect(
       functools.partial(self._eval_step, state.eval_params, state.generator.variables),
       batches,
       num_codes=self.recipe.tokenizer.quantizer.num_codes,
-      samples=totals.spread(min(config.eval_images, len(source)), config.sample_images),
+      samples=spread(min(config.eval_images, len(source)), config.sample_images),
     )
     numbers = {name: value for name, value in found.metrics.items() if value is not None}
     count = int(numbers['num_images'])

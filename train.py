@@ -131,7 +131,7 @@ def train(
         for name, picture in look.pictures.items():
           writer.images(step, name, picture)
         words = ', '.join(table.line('held out', held_out))
-        log.info('step %d: %d held-out examples, %s', step, look.num_examples, words)
+        log.info('step %d: %d held-out images, %s', step, look.num_images, words)
 
       if due('checkpoint_every', step):
         with progress.pause():

@@ -106,7 +106,8 @@ def test_statistics_of_the_originals_are_written_and_read(folders, tmp_path, mon
     ({'reference': '/no/such.npz'}, 'cannot read /no/such.npz'),
   ],
 )
-def test_options_that_cannot_be(options, message, folders, tmp_path):
+def test_options_that_cannot_be(options, message, folders, tmp_path, monkeypatch):
+  monkeypatch.setattr(scoring, 'load_network_params', lambda: {'inception': {'fc': {}}})
   with pytest.raises(UserError, match=message):
     evaluate_command.compare_folders(*folders, tmp_path, **({'batch_size': 8} | options))
 

@@ -155,6 +155,7 @@ def test_a_classifier_is_trained_and_evaluated_without_pictures(tmp_path):
   assert not (tmp_path / 'eval' / 'reconstructions.png').exists()
 
 
+@pytest.mark.parametrize('run', [small_vqvae], ids=['vqvae'], indirect=True)
 def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path):
   make, unbroken = run
   workdir = tmp_path / 'run'
@@ -265,7 +266,7 @@ def test_anything_that_is_an_experiment_can_be_trained(tmp_path, caplog):
   config = small_vqvae()
   found = train_command.train(config, tmp_path / 'whole', experiment=MeanExperiment)
   assert found == {'accuracy': 0.25}
-  assert 'step 4: 3 held-out examples, accuracy 25.0%' in caplog.messages
+  assert 'step 4: 3 held-out images, accuracy 25.0%' in caplog.messages
   whole = metrics(tmp_path / 'whole')
   assert [line['step'] for line in whole if 'loss' in line] == [1, 2, 3, 4]
   assert np.asarray(Image.open(tmp_path / 'whole/samples/drawn_00000004.png')).shape == (4, 6, 3)

@@ -10,7 +10,7 @@ import numpy as np
 class Look(NamedTuple):
   """What a look at held-out data found."""
 
-  num_examples: int  # that were looked at
+  num_images: int  # that were looked at, or made
   numbers: dict[str, float]  # by name, see `evaluation.table`
   pictures: dict[str, np.ndarray]  # by name, uint8 [H W 3]
 

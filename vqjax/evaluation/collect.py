@@ -69,15 +69,14 @@ def collect(
         raise ValueError(f'{name}: evaluation/table.py has no such row by {kind}; add or mend it.')
     numbers, gaps = {**numbers, **more}, gaps | others
   numbers |= dict.fromkeys(gaps)
-  shown = gallery.pictures()
   return Evaluation(
     {name: numbers[name] for name in METRICS if name in numbers},
     gaps,
     code_counts=None if codes is None else codes.counts,
     statistics=distances.originals,
-    samples=shown['samples'],
-    best=shown['best'],
-    worst=shown['worst'],
+    samples=_pictures(gallery.samples),
+    best=_pictures(gallery.best),
+    worst=_pictures(gallery.worst),
   )
 
 
@@ -91,9 +90,9 @@ class _Gallery:
   def __init__(self, wanted: frozenset[int]) -> None:
     self._wanted = wanted
     self._position = 0  # of the next image, those that a mask leaves out included
-    self._samples: list[_Picture] = []
-    self._best: list[_Picture] = []
-    self._worst: list[_Picture] = []
+    self.samples: list[_Picture] = []
+    self.best: list[_Picture] = []
+    self.worst: list[_Picture] = []
 
   def add(self, found: Found) -> None:
     mask = found['mask']
@@ -110,23 +109,19 @@ class _Gallery:
       return positions[i], float(psnr[i]), *copies
 
     inside = np.flatnonzero(mask)
-    self._samples += [pick(i) for i in inside if positions[i] in self._wanted]
+    self.samples += [pick(i) for i in inside if positions[i] in self._wanted]
     order = inside[np.argsort(psnr[inside], kind='stable')]
     rank = lambda picture: picture[1]
-    worst = self._worst + [pick(i) for i in order[:EXTREMES]]
-    best = self._best + [pick(i) for i in order[::-1][:EXTREMES]]
-    self._worst = sorted(worst, key=rank)[:EXTREMES]
-    self._best = sorted(best, key=rank, reverse=True)[:EXTREMES]
-
-  def pictures(self) -> dict[str, Pictures | None]:
-    """`samples`, `best` and `worst`; None of a set without images."""
-    kept = {'samples': self._samples, 'best': self._best, 'worst': self._worst}
-    return {name: _pictures(rows) for name, rows in kept.items()}
+    worst = self.worst + [pick(i) for i in order[:EXTREMES]]
+    best = self.best + [pick(i) for i in order[::-1][:EXTREMES]]
+    self.worst = sorted(worst, key=rank)[:EXTREMES]
+    self.best = sorted(best, key=rank, reverse=True)[:EXTREMES]
 
 
 def _bytes(image):
   return image.copy() if image.dtype == np.uint8 else np.uint8(np.rint(image * 255))
 
 
-def _pictures(kept):
+def _pictures(kept: list[_Picture]) -> Pictures | None:
+  """They as arrays; None of a set without images."""
   return Pictures(*map(np.stack, zip(*kept, strict=True))) if kept else None

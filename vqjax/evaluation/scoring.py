@@ -15,7 +15,11 @@ from vqjax.tokenizer import to_uint8
 
 # Per image, mean over images.
 PIXELS = {name: metric.of_pixels for name, metric in METRICS.items() if metric.of_pixels}
-LPIPS_NETS = {'lpips': 'alex', 'lpips_vgg': 'vgg'}  # by the name of the number
+LPIPS_NETS = {  # by the name of the number
+  name: metric.network.removeprefix('lpips_')
+  for name, metric in METRICS.items()
+  if metric.network.startswith('lpips_')
+}
 
 
 class Rounding(NamedTuple):

@@ -197,18 +197,22 @@ def test_entropies_by_enumeration():
   np.testing.assert_allclose(odd['code_entropy'], halves, rtol=1e-4)
 
 
-@pytest.mark.parametrize(('tau', 'mean'), [(100.0, 1e-7), (1.0, 3e-5)])
-def test_a_floor_in_the_entropy_of_a_row_would_change_it_by_what_is_documented(tau, mean):
-  z = np.random.default_rng(0).standard_normal((64, 6))
-  codes = np.asarray(LFQ(6).apply({}, jnp.arange(64), method='lookup'), float)
+@pytest.mark.parametrize(
+  ('bits', 'tau', 'mean'),
+  [(6, 100.0, 1e-7), (9, 100.0, 1e-7), (12, 100.0, 1e-7)]
+  + [(6, 1.0, 3e-5), (9, 0.7, 4e-4), (12, 0.5, 4e-3)],
+)
+def test_a_floor_in_the_entropy_of_a_row_would_change_it_by_what_is_documented(bits, tau, mean):
+  z = np.random.default_rng(0).standard_normal((64, bits))
+  codes = np.asarray(LFQ(bits).apply({}, jnp.arange(2**bits), method='lookup'), float)
   logits = 2 * tau * z @ codes.T
   p = np.exp(logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True))
   floored = -np.sum(p * np.log(np.maximum(p, 1e-5)), axis=-1)
   exact = -np.sum(p * np.log(np.maximum(p, 1e-300)), axis=-1)
-  ours = apply(LFQ(6, inverse_temperature=tau), jnp.asarray(z, jnp.float32))
+  ours = apply(LFQ(bits, inverse_temperature=tau), jnp.asarray(z, jnp.float32))
   np.testing.assert_allclose(ours.metrics['sample_entropy'], exact.mean(), rtol=1e-4)
   assert (exact - floored).min() >= 0
-  assert (exact - floored).max() <= 1e-5 * 64 / np.e
+  assert (exact - floored).max() <= 1e-5 * 2**bits / np.e
   assert 0.5 * mean < (exact - floored).mean() < 2 * mean
 
 

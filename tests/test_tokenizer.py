@@ -83,8 +83,8 @@ CNN_FIELDS = (
   [
     (
       {'network': 'unet'},
-      "config.model.network is 'unet'; legal: cnn, maskgit, vit, optvq_small, vqtorch, "
-      'vqtorch_classifier.',
+      "config.model.network is 'unet'; legal: cnn, maskgit, edsr, vit, optvq_small, "
+      'vqtorch, vqtorch_classifier.',
     ),
     ({'dtype': 'float16'}, "config.model.dtype is 'float16'; legal: float32, bfloat16."),
     ({'head': 'mlp'}, "config.model.head is 'mlp'; legal: none, linear, linear_norm."),

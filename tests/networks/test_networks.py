@@ -16,6 +16,7 @@ VIT = {'dim': 16, 'depth': 1, 'heads': 2, 'mlp_dim': 24, 'patch_size': 4}
 TINY = {
   'cnn': (CNN | {'mid_attention': False}, 2),
   'maskgit': (CNN, 2),
+  'edsr': ({'channels': 8, 'num_blocks': 1, 'patch_size': 4}, 4),
   'vit': (VIT, 4),
   'optvq_small': ({'channels': 4}, 4),
   'vqtorch': ({'channels': 4}, 4),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from vqjax.networks.cnn import CNNDecoder, CNNEncoder
 from vqjax.networks.contracts import Decoder, Encoder, ImageDecoder
 from vqjax.networks.discriminators import PatchGAN
+from vqjax.networks.edsr import EdsrDecoder, EdsrEncoder
 from vqjax.networks.inception import Inception
 from vqjax.networks.lpips import LPIPS
 from vqjax.networks.maskgit import MaskGITDecoder, MaskGITEncoder
@@ -20,6 +21,7 @@ from vqjax.networks.vqtorch import VQTorchClassifier, VQTorchDecoder, VQTorchEnc
 NETWORKS: Mapping[str, tuple[Callable[..., Encoder], Callable[..., Decoder]]] = {
   'cnn': (CNNEncoder, CNNDecoder),
   'maskgit': (MaskGITEncoder, MaskGITDecoder),
+  'edsr': (EdsrEncoder, EdsrDecoder),
   'vit': (ViTEncoder, ViTDecoder),
   'optvq_small': (OptVQSmallEncoder, OptVQSmallDecoder),
   'vqtorch': (VQTorchEncoder, VQTorchDecoder),
@@ -32,6 +34,8 @@ __all__ = [
   'CNNDecoder',
   'CNNEncoder',
   'Decoder',
+  'EdsrDecoder',
+  'EdsrEncoder',
   'Encoder',
   'ImageDecoder',
   'Inception',

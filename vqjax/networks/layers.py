@@ -59,6 +59,20 @@ def layer_norm(x: jax.Array, *, name: str, dtype: DTypeLike | None = None) -> ja
   return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)(x)
 
 
+def space_to_depth(x: jax.Array, size: int) -> jax.Array:
+  """The pixels of each patch as channels: [B H W C] -> [B H/size W/size size*size*C]."""
+  batch, height, width, channels = x.shape
+  x = x.reshape(batch, height // size, size, width // size, size, channels)
+  return x.swapaxes(2, 3).reshape(batch, height // size, width // size, -1)
+
+
+def depth_to_space(x: jax.Array, size: int) -> jax.Array:
+  """What undoes `space_to_depth`: [B h w size*size*C] -> [B h*size w*size C]."""
+  batch, height, width, _ = x.shape
+  x = x.reshape(batch, height, width, size, size, -1).swapaxes(2, 3)
+  return x.reshape(batch, height * size, width * size, -1)
+
+
 class PatchTranspose(nn.Module):
   """Transposed convolution whose stride is its size: [B h w C] -> [B h*size w*size features].
 

@@ -177,8 +177,8 @@ def normal_pixels(config, mean=0.5, std=0.5, channels=3):
 def demo(config, image_size=64):
   """The same system in minutes on two cores: photographs that come with the packages, few steps.
 
-  Small batches: many steps matter more than large ones. The network is for the config to shrink,
-  see `small_cnn`. Without a perceptual term, whose weights are a download.
+  Small batches: many steps matter more than large ones. The network is for the config to choose,
+  see `demo_network`. Without a perceptual term, whose weights are a download.
   """
   config.name += '_demo'
   config.data.source = 'photos'
@@ -193,8 +193,9 @@ def demo(config, image_size=64):
   config.data.train.color_jitter = (0.0,) * 5
   config.data.train.blur = 0.0
   config.data.eval.crop = 'center'
-  _steps(config, 2_200)
+  _steps(config, 3_000)
   config.batch_size = 4
+  config.seed_codebook_batches = 16
   config.accumulate = 1
   config.model.dtype = 'float32'
   config.ema_decay = 0.98 if config.ema_decay else 0.0
@@ -226,15 +227,19 @@ def digits(config):
     config.data[split].antialias = True
 
 
-def small_cnn(config, channel_mult):
-  """Shrinks the convolutional autoencoder; four channels a group, as at full size."""
-  config.model.resolution = config.data.image_size
-  config.model.channels = 8
-  config.model.norm_groups = 2
-  config.model.channel_mult = channel_mult
-  config.model.num_res_blocks = 1
-  config.model.attn_resolutions = ()
-  config.model.mid_attention = False
+def demo_network(config, patch_size, code_dim=8):
+  """The network of a demo: one token of `patch_size` pixels a side, all work at that resolution.
+
+  Not a shrunk copy of the published one: GroupNorm takes the brightness and contrast of an image
+  away, which a network learns to bring back in days and not in minutes (docs/models.md).
+  """
+  old = config.model
+  config.model = model('edsr', head=old.head, code_dim=code_dim, unit_latents=old.unit_latents)
+  config.model.channels = 32
+  config.model.num_blocks = 3  # on each side
+  config.model.patch_size = patch_size
+  config.model.z_channels = code_dim
+  config.model.pixel_mean, config.model.pixel_std = old.pixel_mean, old.pixel_std
 
 
 def _steps(config, total):

@@ -73,9 +73,6 @@ def get_config(arg=''):
 def demo(config, model):
   """The same system, small: 64-pixel photographs, 256 codes."""
   common.demo(config)
-  common.small_cnn(config, (1, 2, 4) if model == 'vq16' else (1, 2))
-  config.model.attn_resolutions = (16,) if model == 'vq16' else ()
-  config.model.z_channels = 16
+  common.demo_network(config, patch_size=4 if model == 'vq16' else 2)
   config.quantizer.num_codes = 256
-  config.seed_codebook_batches = 8  # otherwise few codes are in use after so short a run
   config.gan.weight = 0.02

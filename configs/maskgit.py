@@ -71,11 +71,7 @@ def get_config(arg=''):
 def demo(config):
   """The same system, small: 64-pixel photographs, 256 codes."""
   common.demo(config)
-  config.model.channels = 8
-  config.model.norm_groups = 2
-  config.model.channel_mult = (1, 2, 2)
-  config.model.num_res_blocks = 1
-  config.model.z_channels = config.model.code_dim = 16
+  common.demo_network(config, patch_size=4)
   config.quantizer.num_codes = 256
   config.optimizer.b1 = 0.9  # without momentum a batch of 4 is too noisy
   config.gan.weight = 0.02

@@ -132,7 +132,7 @@ def demo(config, arg):
     config.optimizer.learning_rate = 3e-3
     return
   common.demo(config)
-  common.small_cnn(config, (1, 2, 2))
-  config.model.z_channels = config.model.code_dim = 16
+  config.seed_codebook_batches = 0  # optimal transport needs none
+  common.demo_network(config, patch_size=4, code_dim=16)
   config.quantizer.base.num_codes = 256
   config.gan.weight = 0.1

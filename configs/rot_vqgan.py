@@ -70,10 +70,7 @@ def get_config(arg=''):
 def demo(config):
   """The same system, small: 64-pixel photographs to 32x32 tokens, without a perceptual term."""
   common.demo(config)
-  common.small_cnn(config, (1, 2))
+  common.demo_network(config, patch_size=2)
   config.ema_decay = 0.98
   config.quantizer.num_codes = 256
-  # The published start of +-1/K takes thousands of steps to spread.
-  with config.quantizer.ignore_type():
-    config.quantizer.codebook_init = {'name': 'normal', 'stddev': 0.1}
   config.gan.weight = 0.1

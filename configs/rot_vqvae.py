@@ -99,11 +99,4 @@ def demo(config, arg):
   config.quantizer.learner.decay = 0.98  # of 4 images a step, not of 512
   config.quantizer.learner.init_count = 1.0
   config.quantizer.learner.hold = True
-  if arg.latent == '16x16x32':
-    common.small_cnn(config, (1, 2, 4))
-    config.model.z_channels = 16
-    config.model.code_dim = 8
-  else:
-    common.small_cnn(config, (1, 2))
-    with config.quantizer.ignore_type():
-      config.quantizer.codebook_init = {'name': 'normal', 'stddev': 0.3}
+  common.demo_network(config, patch_size=4 if arg.latent == '16x16x32' else 2)

@@ -90,12 +90,8 @@ def get_config(arg=''):
 def demo(config, model):
   """The same system, small: 64-pixel photographs, 256 codes; they collapse, as plain ones do."""
   common.demo(config)
-  common.small_cnn(config, (1, 2) if model.startswith('f4') else (1, 2, 2))
-  if model.startswith('imagenet'):
-    config.model.z_channels = config.model.code_dim = 16
+  common.demo_network(config, patch_size=2 if model.startswith('f4') else 4)
   config.quantizer.num_codes = 256
-  with config.quantizer.ignore_type():
-    config.quantizer.codebook_init = {'name': 'normal', 'stddev': 0.1}
   for split in ('train', 'eval'):
     config.data[split].resize_size = 0
   config.gan.weight = 0.1

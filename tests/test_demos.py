@@ -46,8 +46,9 @@ def test_a_demo_trains(name, arg, tmp_path):
   config.eval_every = config.checkpoint_every = 10
   config.batch_size = 4
   # Compiling takes nearly all the time.
-  if config.model.network == 'cnn':
-    config.model.num_res_blocks, config.model.channel_mult = 0, (1, 2)
+  if config.model.network == 'edsr':
+    config.model.num_blocks = 1
+  config.seed_codebook_batches = min(config.seed_codebook_batches, 1)
   if config.gan.weight and config.gan.r1:
     config.data.image_size = 16
     config.gan.r1_every = 1  # a step without it is another program
@@ -85,8 +86,8 @@ def test_optimal_transport_uses_all_codes_of_a_codebook_that_collapses(tmp_path)
   for name in ('vqgan', 'optvq'):
     config = demo(name)
     config.gan.weight = 0.0  # nor do they differ in that, and half a minute of compiling goes
-    config.model.num_res_blocks, config.model.channel_mult = 0, (1, 2)
-    config.data.image_size = config.model.resolution = 32
+    config.seed_codebook_batches = 0
+    config.data.image_size = 32
     config.total_steps = config.eval_every = config.checkpoint_every = 40
     config.log_every, config.eval_images = 20, 16
     found, lines = run(config, tmp_path / name)

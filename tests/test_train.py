@@ -26,9 +26,9 @@ def _no_weights(monkeypatch):
 
 
 def small(config):
-  config.data.image_size = config.model.resolution = 16
-  config.model.channels, config.model.norm_groups, config.model.num_res_blocks = 4, 2, 0
-  config.quantizer.num_codes = 16
+  config.data.image_size = 16
+  config.model.channels, config.model.num_blocks = 4, 1
+  config.quantizer.num_codes, config.seed_codebook_batches = 16, 0
   config.batch_size, config.eval_images, config.sample_images = 16, 16, 4
   config.total_steps, config.log_every, config.eval_every, config.checkpoint_every = 4, 1, 2, 2
   return config

@@ -11,6 +11,7 @@ from vqjax.data.decode import UnreadableImage, decode
 from vqjax.errors import UserError
 
 _SKIMAGE = ('skimage', 'data', 'scikit-image')  # module, folder, name on PyPI
+_MATPLOTLIB = ('matplotlib', 'mpl-data/sample_data', 'matplotlib')
 _SKLEARN = ('sklearn', 'datasets/images', 'scikit-learn')
 
 # The two motorcycles are one scene, taken by a stereo camera: never split them.
@@ -23,6 +24,7 @@ _PHOTOS = {
     (_SKIMAGE, 'motorcycle_right.png'),
     (_SKIMAGE, 'hubble_deep_field.jpg'),
     (_SKLEARN, 'flower.jpg'),
+    (_MATPLOTLIB, 'grace_hopper.jpg'),
   ],
   'eval': [
     (_SKIMAGE, 'chelsea.png'),
@@ -37,7 +39,7 @@ class Photos:
   """Square tiles, cut from photographs at three scales; training and held-out ones share none.
 
   `photos[i]` is {'image': uint8 [side side 3], 'label': index of the photograph, 'name':
-  'file@top,left+side'}. Neither scikit-image nor scikit-learn is imported. Raises `UserError` if
+  'file@top,left+side'}. None of the packages that they come with is imported. Raises `UserError` if
   one is not installed.
   """
 
@@ -49,7 +51,8 @@ class Photos:
       for tile in _tiles(photo.shape[0], photo.shape[1], _STRIDE[split])
     ]
     self.description = (
-      f'{len(self)} tiles of {len(self._photos)} photographs from scikit-image and scikit-learn'
+      f'{len(self)} tiles of {len(self._photos)} photographs from scikit-image, scikit-learn and '
+      'matplotlib'
     )
 
   def __len__(self) -> int:

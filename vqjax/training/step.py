@@ -6,7 +6,7 @@ codebook (and BatchNorm) therefore moves once per micro-batch, from that micro-b
 the originals; parameters move once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -102,16 +102,21 @@ def train_step(
   return TrainState(state.step + 1, state.rng, generator, discriminator, average), scalars
 
 
-def seed_codebooks(recipe: Recipe, state: TrainState, images: Sequence[jax.Array]) -> TrainState:
-  """Seeds the codebooks by k-means on what the encoder makes of `images`, uint8 [B H W 3] each."""
+def latents(recipe: Recipe, state: TrainState, images: jax.Array) -> jax.Array:
+  """What the quantizer gets of images, uint8 [B H W 3]: [B h w D]."""
   model, generator = recipe.tokenizer, state.generator
   variables = {'params': generator.params, **generator.variables}
-  latents: list[Any] = [
-    model.apply(variables, model.normalize(batch), method='latents') for batch in images
-  ]
+  z: Any = model.apply(variables, model.normalize(images), method='latents')
+  return z
+
+
+def seed_codebooks(recipe: Recipe, state: TrainState, z: jax.Array) -> TrainState:
+  """Seeds the codebooks by k-means on latents [... D]."""
+  model, generator = recipe.tokenizer, state.generator
+  variables = {'params': generator.params, **generator.variables}
   own = {name: tree['quantizer'] for name, tree in variables.items() if 'quantizer' in tree}
   key = jax.random.fold_in(state.rng, 0)
-  seeded = seed_quantizer(model.quantizer, own, jnp.stack(latents), key)
+  seeded = seed_quantizer(model.quantizer, own, z, key)
   variables |= {name: variables[name] | {'quantizer': tree} for name, tree in seeded.items()}
   params = variables.pop('params')
   return state.replace(

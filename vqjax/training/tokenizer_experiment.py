@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 
 from vqjax import data as datasets
@@ -19,7 +20,7 @@ from vqjax.runs.log import parameter_overview
 from vqjax.training import recipe as recipes
 from vqjax.training import state as states
 from vqjax.training.experiment import Batches, Look
-from vqjax.training.step import seed_codebooks, train_step
+from vqjax.training.step import latents, seed_codebooks, train_step
 from vqjax.training.warm_start import warm_start
 
 log = logging.getLogger('vqjax')
@@ -85,8 +86,11 @@ class TokenizerExperiment:
       log.info('seeding the codebook from %d batches', count)
       with contextlib.closing(self.batches(0)) as batches:
         images = [sharding.put_batch(self._mesh, next(batches)['image']) for _ in range(count)]
+      # One program for all batches: as one program of all, the encoder compiles once for each.
+      encode = jax.jit(functools.partial(latents, self.recipe))
+      z = jnp.stack([encode(state, batch) for batch in images])
       seed = functools.partial(seed_codebooks, self.recipe)
-      state = jax.jit(seed, out_shardings=self._shardings)(state, images)
+      state = jax.jit(seed, out_shardings=self._shardings)(state, z)
     return state
 
   def batches(self, examples_seen: int) -> Batches:

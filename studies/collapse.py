@@ -3,8 +3,6 @@
 python train.py --config=studies/collapse.py:method=replacement,codes=4096,size=small
 """
 
-from ml_collections import ConfigDict
-
 from configs import common, rot_vqgan
 from studies.sizes import SIZES, resize
 from studies.study import Axes, Study, grid
@@ -68,7 +66,7 @@ def layer(method: str, codes: int) -> Quantizer:
   raise AssertionError(method)
 
 
-def get_config(arg: str = '') -> ConfigDict:
+def get_config(arg=''):
   """`method=...`, `codes=256|4096|65536`, `size=small|gpu`."""
   arg = common.parse_arg(arg, method=METHODS, codes=tuple(map(str, CODES)), size=SIZES)
   codes = int(arg.codes)
@@ -81,7 +79,7 @@ def get_config(arg: str = '') -> ConfigDict:
   elif arg.method == 'lfq':
     config.model.code_dim = codes.bit_length() - 1
   config.quantizer = common.quantizer(layer(arg.method, codes))
-  config.seed_codebook_batches = 64 if arg.method in SEEDED else 0
+  config.seed_codebook_batches = 16 if arg.method in SEEDED else 0
   resize(config, arg.size)
   return config
 
@@ -91,7 +89,7 @@ STUDY = Study(
   setting=(
     'The network of configs/rot_vqgan.py:demo with one more halving, 4 x 4 pixels a token, codes '
     'of width 8, no GAN. `plain`: straight-through, the codebook by gradient, codes drawn with a '
-    'standard deviation of 0.1. `kmeans` (of 64 batches), `replacement` (RarelyUsed), `affine`, '
+    'standard deviation of 0.1. `kmeans` (of 16 batches), `replacement` (RarelyUsed), `affine`, '
     '`sync` and `alternating` (Adam, 0.01) are each one change to it; `vqtorch` is k-means, sync,'
     " affine and LeastRecent together. `sinkhorn` is OptVQ's layer of one head, `simvq`, `fsq` "
     'and `lfq` are those of their papers; FSQ has 240, 4375 and 64,000 codes. Evaluation takes '

@@ -1,12 +1,13 @@
 """Free photographs to train on: those of GCompris, from Debian's package gcompris-qt-data.
 
-python -m studies.photographs OUT
+python -m studies.photographs OUT [--shorter=PIXELS]
 
 On Debian and its kin, without root: the package (44 MB) is fetched by apt-get download, unpacked by
 dpkg -x in a temporary folder, and its photographs are written to OUT/train and OUT/val as they are
-in it, WebP files of 200 pixels a side or more. A tenth is held out: whole photographs, and those
-that show one scene are on one side. OUT/copyright is the package's: author and licence of each
-file, all of them free.
+in it, WebP files of 200 pixels a side or more; with --shorter, larger ones are shrunk to that
+shorter side and written without loss, so that reading them takes a fifth of the time. A tenth is
+held out: whole photographs, and those that show one scene are on one side. OUT/copyright is the
+package's: author and licence of each file, all of them free.
 """
 
 import hashlib
@@ -85,8 +86,13 @@ def scenes(files: Mapping[str, bytes]) -> list[list[str]]:
   return [[names[i] for i in np.flatnonzero(label == scene)] for scene in range(number)]
 
 
-def write(unpacked: pathlib.Path, out: pathlib.Path) -> tuple[int, int]:
+def write(unpacked: pathlib.Path, out: pathlib.Path, shorter: int | None = None) -> tuple[int, int]:
   """Writes train/, val/ and copyright of an unpacked package; returns how many are in each.
+
+  Args:
+    unpacked: what dpkg -x made of it.
+    out: folder to make.
+    shorter: shorter side in pixels of what is larger; None: files as they are.
 
   Raises:
     UserError: there are none, or `out` cannot be written.
@@ -100,7 +106,7 @@ def write(unpacked: pathlib.Path, out: pathlib.Path) -> tuple[int, int]:
     for name, content in files.items():
       path = partial / ('val' if name in held_out else 'train') / name
       path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_bytes(content)
+      path.write_bytes(_shrunk(content, shorter) if shorter else content)
     shutil.copy(unpacked / 'usr/share/doc' / PACKAGE / 'copyright', partial)
     os.replace(partial, out)
   except OSError as error:
@@ -114,6 +120,17 @@ def _large(content):
   """Whether it is an opaque colour picture large enough."""
   with Image.open(io.BytesIO(content)) as image:
     return image.mode == 'RGB' and min(image.size) >= _SMALLEST
+
+
+def _shrunk(content, shorter):
+  with Image.open(io.BytesIO(content)) as image:
+    factor = shorter / min(image.size)
+    if factor >= 1:
+      return content
+    size = tuple(round(factor * side) for side in image.size)
+    buffer = io.BytesIO()
+    image.resize(size, Image.Resampling.LANCZOS).save(buffer, 'webp', lossless=True)
+  return buffer.getvalue()
 
 
 def _thumbnail(content):
@@ -155,15 +172,20 @@ def _run(*command, folder, advice):
 
 def _arguments(parser):
   parser.add_argument('out', metavar='OUT', type=commands.path, help='Folder to make.')
+  parser.add_argument(
+    '--shorter', type=int, metavar='PIXELS', help='Shrink what is larger to this.'
+  )
 
 
 def _main(args):
   if args.out.exists():
     raise UserError(f'{args.out} is there already; remove it, or choose another OUT.')
+  if args.shorter is not None and args.shorter < 1:
+    raise UserError(f'--shorter is {args.shorter}; legal: 1 or more pixels.')
   with tempfile.TemporaryDirectory() as scratch:
     folder = pathlib.Path(scratch)
     version = _fetch(folder)
-    train, val = write(folder, args.out)
+    train, val = write(folder, args.out, args.shorter)
   _log.info('%d photographs in %s/train and %d in %s/val', train, args.out, val, args.out)
   if (version, train + val) != (VERSION, COUNT):
     _log.warning(
@@ -177,7 +199,7 @@ COMMAND = commands.Command(
   doc=__doc__,
   arguments=_arguments,
   main=_main,
-  example='python -m studies.photographs photographs',
+  example='python -m studies.photographs runs/photographs',
   uses_jax=False,
 )
 

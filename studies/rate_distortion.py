@@ -16,7 +16,7 @@ SYSTEMS = ('rot_vqgan', 'rot_vqvae', 'vqgan', 'llamagen', 'maskgit', 'optvq', 'r
 DEPTHS = tuple(range(1, 9))
 
 
-def get_config(arg: str = '') -> ConfigDict:
+def get_config(arg=''):
   """`system=...|residual`, `depth=1|...|8` of residual alone, `size=small|gpu`."""
   depths = tuple(map(str, DEPTHS))
   arg = common.parse_arg(arg, system=(*SYSTEMS, 'residual'), depth=depths, size=SIZES)

@@ -3,8 +3,6 @@
 python train.py --config=studies/rotation.py:estimator=rotation,width=8,start=kmeans,size=small
 """
 
-from ml_collections import ConfigDict
-
 from configs import common, rot_vqgan
 from studies.sizes import SIZES, resize
 from studies.study import Axes, Study, grid
@@ -22,7 +20,7 @@ WIDTHS = (3, 8, 32)
 STARTS = {'random': 0, 'kmeans': 16}  # batches for k-means
 
 
-def get_config(arg: str = '') -> ConfigDict:
+def get_config(arg=''):
   """`estimator=...`, `width=3|8|32`, `start=random|kmeans`, `size=small|gpu`."""
   arg = common.parse_arg(
     arg,

@@ -192,7 +192,9 @@ def _study(args):
     write_tables(study, args.out, picture=True)
     return
   if args.data is None:
-    raise UserError('--data is missing; make a folder by: python -m studies.photographs FOLDER.')
+    raise UserError(
+      '--data is missing; make a folder by: python -m studies.photographs runs/photographs.'
+    )
   if args.seeds < 1:
     raise UserError(f'--seeds is {args.seeds}; legal: 1 or more.')
   run_study(study, args.size, args.data, args.out, args.seeds)
@@ -202,7 +204,7 @@ COMMAND = commands.Command(
   doc=__doc__,
   arguments=_arguments,
   main=_main,
-  example='python -m studies.run rotation --data=photographs --out=runs/rotation_study',
+  example='python -m studies.run rotation --data=runs/photographs --out=runs/rotation',
   uses_jax=False,  # this process: the runs have the devices for themselves
 )
 

@@ -152,6 +152,19 @@ def test_the_command_writes_both_sides_and_the_licences(debian, tmp_path, capsys
     start(tmp_path)
 
 
+def test_large_photographs_are_shrunk_without_loss(unpacked, tmp_path):
+  photographs.write(unpacked, tmp_path / 'out', 200)
+  path = tmp_path / 'out/train/details/resource/image/tower.webp'
+  with Image.open(path) as shrunk:
+    assert shrunk.size == (218, 200)
+    with Image.open(io.BytesIO(picture(6, (300, 275)))) as original:
+      expected = original.convert('RGB').resize((218, 200), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(shrunk.convert('RGB'), expected)
+  photographs.write(unpacked, tmp_path / 'small', 260)
+  as_it_was = tmp_path / 'small/train/erase/resource/07.webp'
+  assert as_it_was.read_bytes() == picture(7)
+
+
 @pytest.mark.parametrize(
   ('lines', 'message'),
   [

@@ -211,7 +211,7 @@ def test_a_folder_of_another_config_is_refused_before_anything_runs(stage):
   ('arguments', 'message'),
   [
     (['nope', '--out=out'], "invalid choice: 'nope' .*'rotation', 'collapse', 'rate_distortion'"),
-    (['rotation', '--out=out'], r'^--data is missing; .*python -m studies\.photographs FOLDER'),
+    (['rotation', '--out=out'], r'^--data is missing; .*python -m studies\.photographs runs'),
     (['rotation', '--out=out', '--data=nowhere'], r'nowhere does not exist '),
     (['rotation', '--out=out', '--data=x', '--seeds=0'], r'^--seeds is 0; legal: 1 or more'),
     (['rotation', '--out=nowhere', '--tables_only'], r'^nowhere holds no study'),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from studies.study import Axes
 from vqjax.report.plots import GREY, UNUSED, USED
@@ -78,15 +78,12 @@ def _panel(panel, rows, axes, name):
     panel.set_xscale('log')
     panel.set_xticks(places, [f'{place:,}' for place in places])
     panel.xaxis.set_minor_locator(NullLocator())
-  low, high = panel.get_ylim()
-  if (
-    rows
-    and all(y > 0 for line in panel.lines for y in line.get_ydata())
-    and low > 0
-    and high > 20 * low
-  ):
+  values = [row['numbers'][name]['mean'] for row in rows if name in row['numbers']]
+  if values and min(values) > 0 and max(values) > 20 * min(values):
     panel.set_yscale('log')
-    panel.yaxis.set_major_formatter(ScalarFormatter())
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter(StrMethodFormatter('{x:,g}'))
+    panel.yaxis.set_minor_locator(NullLocator())
 
 
 def _point(row, x, y):

@@ -13,6 +13,8 @@ from vqjax.report.plots import GREY, UNUSED, USED
 _COLOURS = (USED, UNUSED, '#2a9d74', '#b4699c', '#c9a227', '#5fb8d9')
 _MARKERS = 'osD^vP*X'
 _DASHES = ('-', '--', ':')
+# Of what eval.py sets beside a run.
+_BASELINES = {'jpeg': 'JPEG', 'webp': 'WebP', 'kmeans_patches': 'k-means on patches'}
 
 
 def draw(
@@ -66,12 +68,12 @@ def _panel(panel, rows, axes, name):
         'linestyle': _DASHES[i // len(_COLOURS) % len(_DASHES)],
       }
       panel.errorbar(x, y, error, label=line, markersize=4, linewidth=1.2, capsize=2, **style)
-  for i, baseline in enumerate(_baselines(rows)):
-    found = {_point(row, f'{baseline}/{axes.x}', f'{baseline}/{name}') for row in rows} - {None}
-    if found:
+  for i, (baseline, words) in enumerate(_BASELINES.items()):
+    of = f'baselines/{baseline}/'
+    if found := {_point(row, of + axes.x, of + name) for row in rows} - {None}:
       x, y, _ = zip(*sorted(found), strict=True)
       style = {'color': GREY, 'marker': _MARKERS[-1 - i], 'linestyle': _DASHES[i % len(_DASHES)]}
-      panel.plot(x, y, label=baseline.split('/')[1], markersize=4, linewidth=1, **style)
+      panel.plot(x, y, label=words, markersize=4, linewidth=1, **style)
   panel.spines[['top', 'right']].set_visible(False)
   places = sorted({row['point'][axes.x] for row in rows if axes.x in row['point']})
   if places:  # a choice: its values, at even ratios
@@ -98,8 +100,3 @@ def _point(row, x, y):
 def _values(rows, choice):
   """The values of a choice, in the order of the table."""
   return list(dict.fromkeys(row['point'][choice] for row in rows)) if choice else []
-
-
-def _baselines(rows):
-  names = (name.split('/') for row in rows for name in row['numbers'])
-  return list(dict.fromkeys(f'baselines/{n[1]}' for n in names if n[0] == 'baselines'))

@@ -47,8 +47,7 @@ STUDY = Study(
     'quantization of 1 to 8 levels of 256 codes of width 16, 4 x 4 pixels a token, '
     'straight-through, from k-means of 16 batches. Bits are tokens times log2 of the number of '
     'codes, without entropy coding. JPEG, WebP and k-means on patches are of the same held-out '
-    'images at the same rate, as eval.py finds them: JPEG and WebP with their headers, k-means '
-    'fitted on training images.'
+    "images at no more than the run's bits, counted as `baselines` in its eval/metrics.json says."
   ),
   claims=(),
   config='studies/rate_distortion.py',

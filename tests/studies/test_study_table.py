@@ -112,7 +112,7 @@ def test_lines_intervals_and_baselines_are_drawn():
     [[1.0, 25.0], [1.0, 25.0]],
     [[2.0, 28.5], [2.0, 31.5]],
   ]
-  assert lines['jpeg'] == [[1.5, 19.0]]
+  assert lines['JPEG'] == [[1.5, 19.0]]
   assert not [c for c in panel.containers if c.get_label() == 'b']  # it has no such number
 
 

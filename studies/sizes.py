@@ -15,13 +15,14 @@ def resize(config: ConfigDict, size: str) -> None:
   Args:
     config: of a demo.
     size: `small`: 64 pixels and the demo's network. `gpu`: 128 pixels, and a network of four times
-      the width.
+      the width; refuses to train on anything but a GPU.
   """
   small = size == 'small'
   config.total_steps = 1_000 if small else 6_000
   config.batch_size = 4 if small else 32
   config.data.image_size = 64 if small else 128
   if not small:
+    config.require_backend = 'gpu'
     _widen(config.model, 4)
     config.optimizer.learning_rate /= 3  # of a wider network, and of less noisy gradients
 

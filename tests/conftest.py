@@ -58,6 +58,7 @@ LONGEST = (
   'quantizers/test_seeding.py',
   'test_sharding.py',
   'training/test_golden_losses.py',
+  'studies/test_study_run.py',
   'test_toy.py',
 )
 

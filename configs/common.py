@@ -186,9 +186,12 @@ def demo(config, image_size=64):
   for split in ('train', 'eval'):
     section = config.data[split]
     section.resize, section.antialias = 'shorter', True
-    section.filter, section.resize_up_to = 'bilinear', 0
-  config.data.train.crop = 'random_resized'
-  config.data.train.scale = (0.3, 1.0)
+    section.filter, section.resize_size, section.resize_up_to = 'bilinear', 0, 0
+  # Crops of photographs whose shorter side is once to twice theirs. Not `random_resized`: of
+  # photographs as small as that it enlarges, and a network that was shown blurred images is judged
+  # by sharp ones.
+  config.data.train.resize_up_to = 2 * image_size
+  config.data.train.crop = 'random'
   config.data.train.flip = True
   config.data.train.color_jitter = (0.0,) * 5
   config.data.train.blur = 0.0

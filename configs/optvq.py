@@ -135,4 +135,4 @@ def demo(config, arg):
   config.seed_codebook_batches = 0  # optimal transport needs none
   common.demo_network(config, patch_size=4, code_dim=16)
   config.quantizer.base.num_codes = 256
-  config.gan.weight = 0.1
+  config.gan.weight = 0.02

@@ -73,4 +73,4 @@ def demo(config):
   common.demo_network(config, patch_size=2)
   config.ema_decay = 0.98
   config.quantizer.num_codes = 256
-  config.gan.weight = 0.1
+  config.gan.weight = 0.02

@@ -88,10 +88,8 @@ def get_config(arg=''):
 
 
 def demo(config, model):
-  """The same system, small: 64-pixel photographs, 256 codes; they collapse, as plain ones do."""
+  """The same system, small: 64-pixel photographs, 256 codes."""
   common.demo(config)
   common.demo_network(config, patch_size=2 if model.startswith('f4') else 4)
   config.quantizer.num_codes = 256
-  for split in ('train', 'eval'):
-    config.data[split].resize_size = 0
-  config.gan.weight = 0.1
+  config.gan.weight = 0.02

@@ -72,7 +72,7 @@ def get_config(arg=''):
   codes = int(arg.codes)
   config = rot_vqgan.get_config('demo')
   config.name = f'collapse_{arg.method}_{codes}'
-  config.model.channel_mult = (1, 2, 4)  # 4 pixels a token: time for large codebooks
+  config.model.patch_size = 4  # 4 pixels a token: time for large codebooks
   config.model.z_channels = config.model.code_dim = WIDTH
   if arg.method == 'fsq':
     config.model.code_dim = len(LEVELS[codes])

@@ -32,7 +32,7 @@ def get_config(arg=''):
 def residual(depth: int) -> ConfigDict:
   """The network of configs/rot_vqgan.py:demo, 4 x 4 pixels a token: half a bit a pixel a level."""
   config = importlib.import_module('configs.rot_vqgan').get_config('demo')
-  config.model.channel_mult = (1, 2, 4)
+  config.model.patch_size = 4
   config.model.z_channels = config.model.code_dim = 16
   level = presets.taming(256).clone(codebook_init=NormalCodebook(0.1))
   config.quantizer = common.quantizer(Residual(level, depth))

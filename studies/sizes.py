@@ -26,7 +26,6 @@ def resize(config: ConfigDict, size: str) -> None:
     _widen(config.model, 4)
     config.optimizer.learning_rate /= 3  # of a wider network, and of less noisy gradients
 
-  config.data.train.crop = 'random'
   config.data.train.resize_up_to = 2 * config.data.image_size
   config.gan.weight = 0.0
   # Numbers of training are those of the last quarter: enough tokens to count how many codes occur.
@@ -42,4 +41,3 @@ def _widen(model, factor):
         side[field] *= factor
   else:
     model.channels *= factor
-    model.norm_groups *= factor

@@ -138,8 +138,7 @@ def test_every_point_of_a_study_can_be_trained(module, size):
 def test_bits_of_residual_levels_are_half_a_bit_each():
   for depth in (1, 8):
     config = rate_distortion.get_config(f'system=residual,depth={depth}')
-    halvings = len(config.model.channel_mult) - 1
-    bits = depth * math.log2(config.quantizer.base.num_codes) / 4**halvings
+    bits = depth * math.log2(config.quantizer.base.num_codes) / config.model.patch_size**2
     assert bits == depth / 2
 
 

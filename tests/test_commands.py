@@ -87,7 +87,7 @@ MISTAKES = [
   (['eval.py', '--workdir=/no/such/run'], '/no/such/run/config.json does not exist'),
   (
     ['eval.py', '--originals=a', '--reconstructions=b', '--out=c', '--rounding=wrap'],
-    'without --workdir, --step, --data_path, --eval_assign, --rounding',
+    'without --workdir, --step, --data_path, --eval_assign, --rounding, --baselines',
   ),
 ]
 # Importing takes most of the time that a mistake takes: one process imports, the others are forks

@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def command(*args, stdin=None):
   flags = os.environ['XLA_FLAGS'].replace('device_count=8', 'device_count=1')
-  env = {**os.environ, 'XLA_FLAGS': flags, 'VQJAX_CACHE': '/no/such/cache'}
+  env = {**os.environ, 'XLA_FLAGS': flags, 'VQJAX_CACHE': '/dev/null/cache'}
   return subprocess.run(
     [sys.executable, *args],
     cwd=ROOT,
@@ -56,9 +56,10 @@ def test_the_commands_from_training_to_report(tmp_path):
   assert lines[-1] == f'next: python eval.py --workdir={workdir}'
   assert 'Traceback' not in done.stderr
 
-  done = command(*lines[-1].split()[2:])
+  done = command(*lines[-1].split()[2:], '--nobaselines')
   assert done.returncode == 0, done.stderr
   assert 'dB, RGB, mean over images' in done.stdout
+  assert 'JPEG' not in done.stdout
   assert (workdir / 'eval' / 'report.html').exists()
 
 

@@ -51,7 +51,9 @@ def measure(
   scores = functools.partial(_scores, network_params, images)
   found, _ = subset.numbers()
   own = {'bits_per_pixel': rate} | {name: found[name] for name in NUMBERS if name in found}
-  run = Baseline('this run', 'tokens, each of as many bits', len(images), numbers=own)
+  run = Baseline(
+    'this run', 'tokens of equal length, without entropy coding', len(images), numbers=own
+  )
   return {
     'run': run,
     'jpeg': _codec(codecs.JPEG, images, rate, scores),
@@ -66,19 +68,22 @@ def _codec(codec: Codec, images: np.ndarray, rate: float, scores: _Scores) -> Ba
   tried: dict[int, tuple[float, float]] = {}
 
   def bits(quality: int) -> float:
-    bits, pixels = codecs.coded(codec, images, quality)
-    tried[quality] = bits, scores(pixels, ('psnr',))['psnr']
-    return bits
+    if quality not in tried:
+      rate, pixels = codecs.coded(codec, images, quality)
+      tried[quality] = rate, scores(pixels, ('psnr',))['psnr']
+    return tried[quality][0]
 
-  # It tries about seven, most of them near the run's rate: a curve to draw, for nothing.
+  # It tries about seven, most of them near the run's rate; a few others make a curve of them.
   place = bisect.bisect_right(codec.qualities, rate, key=bits)
+  for other in (place // 8, place // 4, place // 2, (place + len(codec.qualities)) // 2):
+    bits(codec.qualities[min(other, len(codec.qualities) - 1)])
   curve = tuple(sorted(point for point in tried.values() if math.isfinite(point[1])))
   protocol = f'{codec.protocol}; one quality for all images, the best within the rate of the run'
   baseline = Baseline(codec.label, protocol, len(images), curve=curve)
   if place == 0:
     lowest = codec.qualities[0]
-    reason = f'needs {tried[lowest][0]:.3f} bits a pixel at its lowest quality, {lowest}; the run'
-    return dataclasses.replace(baseline, reason=f'{reason} has {rate:.3f}')
+    reason = f'needs {tried[lowest][0]:.4g} bits a pixel at its lowest quality, {lowest}; the run'
+    return dataclasses.replace(baseline, reason=f'{reason} has {rate:.4g}')
   quality = codec.qualities[place - 1]
   rate, pixels = codecs.coded(codec, images, quality)
   numbers = {'bits_per_pixel': rate, **scores(pixels)}
@@ -103,7 +108,7 @@ def _patches(
     chosen = patches.choose(rate, size, len(source))
     if chosen is None:
       return missing(
-        f'at {rate:.3f} bits a pixel no patch whose side divides {size} has 2 to '
+        f'at {rate:.4g} bits a pixel no patch whose side divides {size} has 2 to '
         f'{patches.MOST_CODES:,} codes, with {patches.PATCHES_A_CODE} training patches or more each'
       )
     side, num_codes = chosen

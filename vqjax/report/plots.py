@@ -151,8 +151,8 @@ def rate_distortion(baselines: Mapping[str, Baseline]) -> tuple[str, str]:
     baselines: by the names that `evaluation.baselines.measure` gives.
   """
   rate = baselines['run'].numbers['bits_per_pixel']
-  # From the mean colour to twice the rate, or to where each curve begins.
-  right = 1.1 * max([2 * rate] + [b.curve[0][0] for b in baselines.values() if b.curve])
+  # Around the rate, and to where each curve begins.
+  right = max([1.5 * rate] + [1.1 * b.curve[0][0] for b in baselines.values() if b.curve])
   label = 'PSNR by bits a pixel, dB'
   with _figure() as (figure, axes):
     for name, baseline in baselines.items():
@@ -164,7 +164,7 @@ def rate_distortion(baselines: Mapping[str, Baseline]) -> tuple[str, str]:
         point = baseline.numbers['bits_per_pixel'], baseline.numbers['psnr']
         mark, size = ('*', 13) if name == 'run' else ('o', 5)
         axes.plot(*point, mark, markersize=size, zorder=3, **style)
-    axes.set(xlim=(0, right), xlabel='bits a pixel')
+    axes.set(xlim=(-right / 40, right), xlabel='bits a pixel')
     axes.set_title(label)
     axes.legend()
     return _svg(figure), label

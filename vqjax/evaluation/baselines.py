@@ -149,7 +149,7 @@ def _scores(
     found = _score(network_params, *pairs, numbers)
     for name, values in found.items():
       sums[name] += np.asarray(values[start - first :], np.float64).sum()
-  return {name: sums[name] / count for name in found}
+  return {name: float(sums[name] / count) for name in found}
 
 
 @functools.partial(jax.jit, static_argnames='numbers')

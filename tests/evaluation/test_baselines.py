@@ -94,8 +94,12 @@ def test_a_rate_that_cannot_be_reached(subset):
   ('training', 'quick', 'reason'),
   [
     ({}, True, 'left out by --quick'),
-    ({'source': 'folder'}, False, "needs the run's training images: data.path is ''"),
-    ({'source': 'folder', 'path': '/no/such'}, False, 'training images: data.path=/no/such does n'),
+    ({'source': 'folder'}, False, 'the run has no training images of its own'),
+    (
+      {'source': 'folder', 'path': '/no/such'},
+      False,
+      "the run's training images cannot be read: data.path=/no/such d",
+    ),
   ],
 )
 def test_without_patches(subset, training, quick, reason):

@@ -28,7 +28,7 @@ log = logging.getLogger('vqjax')
 # and of the codes times the patches that they are drawn from.
 MOST_CODES = 4096
 MOST_IMAGES = 2_000
-MOST_PATCHES = 200_000
+MOST_PATCHES = 100_000
 _MOST_NUMBERS = 2**24
 _MOST_DRAWS = 2**26
 PATCHES_A_CODE = 10  # at least: codes of fewer are the patches themselves

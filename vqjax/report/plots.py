@@ -145,7 +145,7 @@ def curves(
 def rate_distortion(baselines: Mapping[str, Baseline]) -> tuple[str, str]:
   """PSNR by bits a pixel, of a run, a star, and of what is beside it: (SVG, label).
 
-  A codec is a curve, with a point where it was measured.
+  A codec is a curve, with a point where it was measured; the mean colour a dashed line.
 
   Args:
     baselines: by the names that `evaluation.baselines.measure` gives.
@@ -160,11 +160,14 @@ def rate_distortion(baselines: Mapping[str, Baseline]) -> tuple[str, str]:
       if curve := [point for point in baseline.curve if point[0] <= right]:
         axes.plot(*zip(*curve, strict=True), linewidth=1.2, **style)
         style['label'] = None  # once in the legend
-      if math.isfinite(baseline.numbers.get('psnr', math.nan)):
-        point = baseline.numbers['bits_per_pixel'], baseline.numbers['psnr']
+      psnr = baseline.numbers.get('psnr', math.nan)
+      if name == 'mean_color':
+        axes.axhline(psnr, linewidth=1, linestyle='--', **style)
+      elif math.isfinite(psnr):
         mark, size = ('*', 13) if name == 'run' else ('o', 5)
+        point = baseline.numbers['bits_per_pixel'], psnr
         axes.plot(*point, mark, markersize=size, zorder=3, **style)
-    axes.set(xlim=(-right / 40, right), xlabel='bits a pixel')
+    axes.set(xlim=(0, right), xlabel='bits a pixel')
     axes.set_title(label)
     axes.legend()
     return _svg(figure), label

@@ -1,12 +1,13 @@
 """Evaluates a trained tokenizer on held-out images, or any two folders of images.
 
 python eval.py --workdir=runs/NAME [--out=FOLDER] [--step=N] [--data_path=FOLDER]
-               [--rounding=uint8|none|wrap] [--eval_assign=NAME]
+               [--rounding=uint8|none|wrap] [--eval_assign=NAME] [--nobaselines]
 python eval.py --originals=FOLDER --reconstructions=FOLDER --out=FOLDER
 
 Both take --num_images=N, --batch_size=N, --reference=FILE, --save_reference=FILE and --quick.
 Writes metrics.json, reconstructions.png, pictures.npz and report.html into the run's folder eval/,
-or into --out, and prints the numbers, each with its protocol.
+or into --out, and prints the numbers, each with its protocol, and beside a run what JPEG, WebP and
+k-means on patches make of the same images in as many bits.
 """
 
 import logging
@@ -64,6 +65,9 @@ if __name__ == '__main__':
   rounding_flag = flags.DEFINE_enum(
     'rounding', 'uint8', list(ROUNDINGS), 'Of reconstructions before they are compared.'
   )
+  baselines_flag = flags.DEFINE_bool(
+    'baselines', True, 'With JPEG, WebP and k-means on patches beside the run.'
+  )
   originals_flag = string('originals', None, 'Folder of images, in place of a run.')
   reconstructions_flag = string('reconstructions', None, 'Folder of what was made of them.')
   out_flag = string('out', None, "Folder for the report; a run's is eval/ in it by default.")
@@ -73,7 +77,9 @@ if __name__ == '__main__':
   )
   reference_flag = string('reference', None, 'Statistics (.npz) that rFID compares with.')
   save_reference_flag = string('save_reference', None, 'Where to write those of the originals.')
-  quick_flag = flags.DEFINE_bool('quick', False, 'Without LPIPS, rFID and Inception score.')
+  quick_flag = flags.DEFINE_bool(
+    'quick', False, 'Without LPIPS, rFID, Inception score, and k-means on patches.'
+  )
 
   def main():
     """Reads the flags and evaluates."""
@@ -86,7 +92,7 @@ if __name__ == '__main__':
     }
     if originals_flag.value or reconstructions_flag.value:
       folders = originals_flag.value, reconstructions_flag.value, out_flag.value
-      of_runs = ('workdir', 'step', 'data_path', 'eval_assign', 'rounding')
+      of_runs = ('workdir', 'step', 'data_path', 'eval_assign', 'rounding', 'baselines')
       if not all(folders) or any(flags.FLAGS[name].present for name in of_runs):
         raise UserError(
           'two folders of images are evaluated by --originals, --reconstructions and --out '
@@ -104,6 +110,7 @@ if __name__ == '__main__':
       workdir,
       step=step_flag.value,
       rounding=rounding_flag.value,
+      baselines=baselines_flag.value,
       out=out_flag.value,
       **shared,
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vqjax.evaluation.results import Cloud, Evaluation, Pictures
+from vqjax.evaluation.results import Baseline, Cloud, Evaluation, Pictures
 
 PROTOCOL = {
   'run': 'runs/one',
@@ -24,6 +24,23 @@ def shown(count=4, seed=0):
   noise = np.random.default_rng(seed).integers(-9, 10, originals.shape)
   reconstructions = np.clip(originals + noise, 0, 255).astype(np.uint8)
   return Pictures(10 * np.arange(count), 20.0 + np.arange(count), originals, reconstructions)
+
+
+def baselines(**changes):
+  """A run at 2 bits a pixel, a codec below it, patches that are not to be had, the mean colour."""
+  numbers = lambda *values: dict(zip(('bits_per_pixel', 'psnr', 'ssim'), values, strict=True))
+  return {
+    'run': Baseline('this run', 'tokens', 40, numbers=numbers(2.0, 21.5, 0.75)),
+    'jpeg': Baseline(
+      *('JPEG', 'Pillow', 40),
+      setting='quality 37',
+      numbers={**numbers(1.9, 30.25, 0.9), 'lpips': 0.125},
+      curve=((1.0, 25.0), (1.9, 30.25), (9.0, 40.0)),
+    ),
+    'webp': Baseline('WebP', 'Pillow', 40, reason='needs 2.5', curve=((2.5, 33.0),)),
+    'kmeans_patches': Baseline('k-means on patches', 'Lloyd', 40, reason='left out by --quick'),
+    'mean_color': Baseline('mean colour', 'one', 40, numbers=numbers(0.5, 15.0, 0.25)),
+  } | changes
 
 
 def evaluation(**changes):

@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def command(*args, stdin=None):
   flags = os.environ['XLA_FLAGS'].replace('device_count=8', 'device_count=1')
-  env = {**os.environ, 'XLA_FLAGS': flags, 'VQJAX_CACHE': '/no/such/cache'}
+  env = {**os.environ, 'XLA_FLAGS': flags, 'VQJAX_CACHE': '/dev/null/cache'}
   return subprocess.run(
     [sys.executable, *args],
     cwd=ROOT,
@@ -56,9 +56,10 @@ def test_the_commands_from_training_to_report(tmp_path):
   assert lines[-1] == f'next: python eval.py --workdir={workdir}'
   assert 'Traceback' not in done.stderr
 
-  done = command(*lines[-1].split()[2:])
+  done = command(*lines[-1].split()[2:], '--nobaselines')
   assert done.returncode == 0, done.stderr
   assert 'dB, RGB, mean over images' in done.stdout
+  assert 'JPEG' not in done.stdout
   assert (workdir / 'eval' / 'report.html').exists()
 
 
@@ -87,7 +88,7 @@ MISTAKES = [
   (['eval.py', '--workdir=/no/such/run'], '/no/such/run/config.json does not exist'),
   (
     ['eval.py', '--originals=a', '--reconstructions=b', '--out=c', '--rounding=wrap'],
-    'without --workdir, --step, --data_path, --eval_assign, --rounding',
+    'without --workdir, --step, --data_path, --eval_assign, --rounding, --baselines',
   ),
 ]
 # Importing takes most of the time that a mistake takes: one process imports, the others are forks

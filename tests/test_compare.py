@@ -5,7 +5,7 @@ import re
 
 import browser
 import pytest
-from fake_evaluation import PROTOCOL, evaluation, shown
+from fake_evaluation import PROTOCOL, baselines, evaluation, shown
 
 from vqjax import commands
 from vqjax import compare as command
@@ -18,6 +18,7 @@ def write(folder, *, seed=0, samples=True, protocol=None, **numbers):
   """A run folder with an evaluation in it."""
   drawn = dict.fromkeys(('code_counts', 'best', 'worst', 'cloud'))  # takes time, for another page
   result = evaluation(samples=shown(seed=seed) if samples is True else samples, **drawn)
+  result.baselines = baselines() if seed == 1 else {}  # of a run alone: they make no difference
   result.protocol = PROTOCOL | {'run': str(folder)} | (protocol or {})
   result.metrics |= numbers
   report.write(report.make_folder(folder / 'eval'), result)

@@ -36,7 +36,7 @@ DOORS = {
   'huggingface_hub': ('convert',),
   'tensorboardX': ('runs',),
   'clu': ('runs',),
-  'PIL': ('data', 'runs', 'report', 'reconstruct'),
+  'PIL': ('data', 'runs', 'evaluation', 'report', 'reconstruct'),
   'matplotlib': ('report',),
   'ml_collections': (
     *('runs', 'commands', 'data', 'convert', 'pretrained', 'evaluation', 'training', 'tokenize'),

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures('restored_loggers')
 @pytest.fixture(autouse=True)
 def _no_weights(monkeypatch):
   """Evaluation without LPIPS and Inception: seconds in place of a minute; see test_eval.py."""
-  monkeypatch.setenv('VQJAX_CACHE', '/no/such/cache')
+  monkeypatch.setenv('VQJAX_CACHE', '/dev/null/cache')
 
 
 def small(config):
@@ -128,8 +128,19 @@ def test_evaluation_writes_numbers_picture_and_page(run):
   assert 'data:image/png;base64,' in page
   assert f'{numbers["psnr"]:.4f}' in page
   assert 'src="http' not in page
+  beside = written['baselines']
+  for name in ('psnr', 'ssim', 'bits_per_pixel'):
+    np.testing.assert_allclose(beside['run'][name], numbers[name], rtol=1e-9)
+  np.testing.assert_allclose(beside['mean_color']['psnr'], numbers['psnr_mean_color'], rtol=1e-5)
+  for name in ('jpeg', 'kmeans_patches'):
+    assert beside[name]['bits_per_pixel'] <= numbers['bits_per_pixel']
+    assert beside[name]['psnr'] > numbers['psnr_mean_color']
+  assert 'needs' in beside['webp']['reason']  # of 16 pixels
+  assert beside['kmeans_patches']['setting'].endswith(' pixels, 16 codes')
   # The held-out numbers of the loop are those of the first 16 images.
-  first = evaluate_command.evaluate(make(), workdir, step=4, num_images=16)
+  options = {'step': 4, 'num_images': 16, 'baselines': False}
+  first = evaluate_command.evaluate(make(), workdir, **options)
+  assert 'baselines' not in json.loads((workdir / 'eval' / 'metrics.json').read_text())
   line = next(m for m in metrics(workdir) if m['step'] == 4 and 'eval/psnr' in m)
   for name in ('psnr', 'ssim', 'usage', 'perplexity', 'rec_loss'):
     np.testing.assert_allclose(first[name], line[f'eval/{name}'], rtol=1e-6)
@@ -151,6 +162,7 @@ def test_a_classifier_is_trained_and_evaluated_without_pictures(tmp_path):
   assert numbers['step'] == (2 if seen[2] > seen[4] else 4)  # the best by accuracy
   assert 0 < numbers['accuracy'] < 1
   assert 'psnr' not in numbers
+  assert 'baselines' not in json.loads((tmp_path / 'eval' / 'metrics.json').read_text())
   assert 'accuracy' in (tmp_path / 'eval' / 'report.html').read_text()
   assert not (tmp_path / 'eval' / 'reconstructions.png').exists()
 
@@ -237,7 +249,7 @@ def test_any_quantizer_trains_seeds_resumes_and_is_evaluated(name, tmp_path):
     train_command.train(config, tmp_path / 'whole')
     assert metrics(tmp_path / 'whole')[-1] == whole[-1]
 
-  numbers = evaluate_command.evaluate(config, tmp_path / 'whole')
+  numbers = evaluate_command.evaluate(config, tmp_path / 'whole', baselines=False)
   assert 0 < numbers['usage'] <= 1
   report = (tmp_path / 'whole' / 'eval' / 'report.html').read_text()
   # All alike, or tokenizers of several kinds could not be compared.

@@ -92,6 +92,20 @@ def test_best_worst_and_samples_are_the_right_ones():
     np.testing.assert_allclose(kept.psnr, whole['values']['psnr'][kept.positions])
 
 
+@pytest.mark.parametrize('size', [1, 7, 40])
+def test_a_subset_is_what_it_would_be_alone(size):
+  whole = made_up(40)
+  whole['mask'][[3, 20]] = False
+  subset = totals.Subset({0, 3, 14, 39})
+  evaluate(*(rows(whole, slice(i, i + size)) for i in range(0, 40, size)), subset=subset)
+  chosen = [0, 14, 39]
+  np.testing.assert_array_equal(subset.images, whole['images'][0][chosen])
+  numbers, missing = subset.numbers()
+  expected = whole['values']['psnr'][chosen].mean(dtype=np.float64)
+  assert numbers == {'psnr': pytest.approx(expected, rel=1e-6), 'num_images': 3}
+  assert not missing
+
+
 def test_what_cannot_be_known_says_what_it_needs():
   found = evaluate(made_up(1))
   assert found.missing == {

@@ -6,11 +6,11 @@ import re
 import browser
 import numpy as np
 import pytest
-from fake_evaluation import PROTOCOL, evaluation, shown
+from fake_evaluation import PROTOCOL, baselines, evaluation, shown
 from PIL import Image
 
 from vqjax.errors import UserError
-from vqjax.evaluation.results import Cloud, Evaluation
+from vqjax.evaluation.results import Baseline, Cloud, Evaluation
 from vqjax.report import html, plots, report
 
 LINES = [
@@ -33,7 +33,8 @@ def folder(tmp_path_factory):
 
 
 def of_step_7(curves):
-  return evaluation(metrics=evaluation().metrics | {'step': 7}, curves=curves)
+  numbers = evaluation().metrics | {'step': 7}
+  return evaluation(metrics=numbers, curves=curves, baselines=baselines())
 
 
 def headings(folder):
@@ -42,6 +43,7 @@ def headings(folder):
 
 def test_metrics_json(folder):
   written = json.loads((folder / 'metrics.json').read_text())
+  assert written.pop('baselines').keys() == baselines().keys()
   assert written == {**evaluation().metrics, 'step': 7, 'protocol': PROTOCOL}
 
 
@@ -67,7 +69,13 @@ def test_pictures_for_comparisons_and_for_looking_at(folder):
 def test_the_page_holds_everything(folder):
   page = (folder / 'report.html').read_text()
   assert headings(folder) == [
-    *('Images', 'Evenly spread over the set', 'Best by PSNR', 'Worst by PSNR'),
+    *(
+      'Beside other coders',
+      'Images',
+      'Evenly spread over the set',
+      'Best by PSNR',
+      'Worst by PSNR',
+    ),
     *('Code usage', 'Latents and codes', 'Training', 'Protocol'),
   ]
   assert re.findall(r'PSNR ([\d.]+) dB', page) == ['20.00', '21.00', '22.00', '23.00'] + [
@@ -76,9 +84,46 @@ def test_the_page_holds_everything(folder):
   assert '3 of 5 codes used, 2 unused' in page
   assert '<td>psnr<td class="number">21.5000<td class="note">dB, RGB' in page
   assert '<td>rec_loss<td class="number">0.01235<td' in page
+  assert 'On the same images, at no more bits a pixel than the run.' in page
+  assert '<td>WebP' + '<td class="number">null' * 4 + '<td class="note">needs 2.5' in page
   drawn = re.findall(r'aria-label="([^"]*)"><svg', page)
-  assert drawn[1:4] == ['latents (P)', 'codes (C)', 'quantized (Q)']
-  assert drawn[4:] == ['loss', 'held-out PSNR, dB', 'usage', 'perplexity']
+  assert drawn[0] == 'PSNR by bits a pixel, dB'
+  assert drawn[2:5] == ['latents (P)', 'codes (C)', 'quantized (Q)']
+  assert drawn[5:] == ['loss', 'held-out PSNR, dB', 'usage', 'perplexity']
+
+
+def test_what_stands_beside_the_run_in_metrics_json(tmp_path):
+  exact = Baseline('k-means', 'Lloyd', 40, '1x1', {'bits_per_pixel': 2.0, 'psnr': float('inf')})
+  drawn = dict.fromkeys(('code_counts', 'samples', 'best', 'worst', 'cloud'))
+  numbers = {'psnr': 21.5, 'num_images': 1041}
+  found = evaluation(baselines=baselines(kmeans_patches=exact), metrics=numbers, **drawn)
+  report.write(tmp_path, found)
+  page = (tmp_path / 'report.html').read_text()
+  assert 'On 40 of the 1,041 images, evenly spread, at' in page
+  (svg,) = re.findall(r'<svg.*?</svg>', page, re.DOTALL)
+  legend = re.findall(r'>([\w -]+)</text>', svg)[-4:]
+  assert legend == ['this run', 'JPEG', 'WebP', 'mean colour']  # an infinite number has no place
+  written = json.loads((tmp_path / 'metrics.json').read_text())['baselines']
+  assert list(written) == ['run', 'jpeg', 'webp', 'kmeans_patches', 'mean_color']
+  assert written['jpeg'] == {
+    **{'bits_per_pixel': 1.9, 'psnr': 30.25, 'ssim': 0.9, 'lpips': 0.125},
+    **{'setting': 'quality 37', 'num_images': 40, 'protocol': 'Pillow'},
+    'curve': [[1.0, 25.0], [1.9, 30.25], [9.0, 40.0]],
+  }
+  numbers = ('bits_per_pixel', 'psnr', 'ssim', 'lpips')
+  assert [written['webp'][name] for name in numbers] == [None] * 4
+  assert written['webp']['reason'] == 'needs 2.5'
+  assert [written['kmeans_patches'][name] for name in numbers] == [2.0, None, None, None]
+  assert written['kmeans_patches']['reason'] == 'psnr is infinite'
+  assert 'reason' not in written['run']
+
+
+def test_what_stands_beside_the_run_in_the_terminal():
+  lines = [line.split() for line in report.table(evaluation(baselines=baselines())).splitlines()]
+  assert ['bits', 'a', 'pixel', 'PSNR', 'SSIM', 'LPIPS'] in lines
+  assert ['this', 'run', '2.0000', '21.5000', '0.7500', 'null', 'tokens'] in lines
+  assert ['JPEG', '1.9000', '30.2500', '0.9000', '0.1250', 'quality', '37;', 'Pillow'] in lines
+  assert ['WebP', *['null'] * 4, 'needs', '2.5'] in lines
 
 
 @browser.needs_browser

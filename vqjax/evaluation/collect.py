@@ -10,7 +10,7 @@ from vqjax.errors import UserError
 from vqjax.evaluation.results import Evaluation, Found, Pictures
 from vqjax.evaluation.statistics import FeatureStatistics, Precomputed
 from vqjax.evaluation.table import METRICS
-from vqjax.evaluation.totals import Accumulator, CodeUse, Distances, Means
+from vqjax.evaluation.totals import Accumulator, CodeUse, Distances, Means, Subset
 
 EXTREMES = 8  # how many of the best and of the worst images are kept
 
@@ -32,6 +32,7 @@ def collect(
   samples: Collection[int] = (),
   reference: Precomputed | FeatureStatistics | None = None,
   missing: Mapping[str, str] | None = None,
+  subset: Subset | None = None,
 ) -> Evaluation:
   """Evaluates `batches` by `step`, adds up what it finds, and closes them.
 
@@ -42,6 +43,7 @@ def collect(
     samples: positions of images to keep with their reconstructions, see `spread`.
     reference: statistics that rFID compares with, in place of the originals'.
     missing: numbers that `step` cannot give, by name, and what they would need.
+    subset: gets what was found too; its numbers are the caller's.
 
   Raises:
     UserError: there is no image, or one whose features are not finite.
@@ -53,7 +55,7 @@ def collect(
     for batch in batches:
       found = step(batch)
       gallery.add(found)
-      for accumulator in accumulators:
+      for accumulator in (*accumulators, *([subset] if subset else [])):
         accumulator.add(found)
   if not means.count:
     raise UserError(

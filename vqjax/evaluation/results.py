@@ -32,6 +32,29 @@ class Cloud(NamedTuple):
   codes: np.ndarray | None  # float32 [K D]; None where codes are not vectors of this space
 
 
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+  """What one way to code images makes of those that a run was evaluated on, at its rate or below.
+
+  Attributes:
+    label: its name in tables.
+    protocol: what was done, and which bits are counted.
+    num_images: on how many images.
+    setting: of the coder, as 'quality 37'; '' where there is nothing to set.
+    numbers: 'bits_per_pixel', 'psnr', 'ssim' and 'lpips'; those that are not there are missing.
+    reason: why there are no numbers, or ''.
+    curve: (bits a pixel, PSNR) at other settings.
+  """
+
+  label: str
+  protocol: str
+  num_images: int
+  setting: str = ''
+  numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  reason: str = ''
+  curve: tuple[tuple[float, float], ...] = ()
+
+
 @dataclasses.dataclass
 class Evaluation:
   """The numbers of a set of images, what they mean, and what can be shown beside them."""
@@ -47,3 +70,5 @@ class Evaluation:
   # {'run': ..., 'data': ..., 'metrics': {name: meaning, or of a None what it needs}, ...}
   protocol: dict[str, Any] = dataclasses.field(default_factory=lambda: {'metrics': {}})
   curves: pathlib.Path | None = None  # the run's metrics.jsonl
+  # By name, the run on the same images first; empty where nothing has a rate.
+  baselines: dict[str, Baseline] = dataclasses.field(default_factory=dict)

@@ -13,11 +13,14 @@ from vqjax import data as datasets
 from vqjax import pretrained, quantizers, sharding, tokenizer, weights
 from vqjax.data.pairs import open_pairs, pair_batches
 from vqjax.errors import UserError
+from vqjax.evaluation import baselines as others
 from vqjax.evaluation import scoring, statistics
 from vqjax.evaluation.cloud import cloud
 from vqjax.evaluation.collect import collect, spread
 from vqjax.evaluation.results import Evaluation, Found
 from vqjax.evaluation.step import make_eval_step, make_pair_step
+from vqjax.evaluation.totals import Subset
+from vqjax.runs.folder import read_config
 from vqjax.task import task_of
 
 SAMPLES = 32  # images to be shown, evenly spread over the set
@@ -35,6 +38,7 @@ def evaluate_run(
   num_images: int | None = None,
   batch_size: int | None = None,
   rounding: str = 'uint8',
+  baselines: bool = True,
   **more: Any,
 ) -> Evaluation:
   """Evaluates the run in `workdir`, trained by `config`.
@@ -49,6 +53,8 @@ def evaluate_run(
       converted checkpoint. No number depends on it, unless the quantizer's `eval_assign` looks at
       the whole batch, as `Sinkhorn` does.
     rounding: of reconstructions before they are compared, a name in `scoring.ROUNDINGS`.
+    baselines: measure what JPEG, WebP and k-means on patches make of the same images, see
+      evaluation/baselines.py; not of a classifier. The first process does, alone.
     **more: `reference`, `save_reference` and `quick`, see `evaluate_folders`.
 
   Raises:
@@ -84,16 +90,27 @@ def evaluate_run(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
+  total = min(num_images or len(source), len(source))
+  beside = baselines and task.makes_images and jax.process_index() == 0
+  subset = Subset(spread(total, others.MOST_IMAGES)) if beside else None
   found = setup.collect(
     functools.partial(eval_step, params, variables),
     batches(),
-    total=min(num_images or len(source), len(source)),
+    total=total,
     num_codes=model.quantizer.num_codes,
+    subset=subset,
   )
   found.metrics['step'] = step
   found.curves = pathlib.Path(workdir) / 'metrics.jsonl'
   with contextlib.closing(batches()) as first:
     found.cloud = cloud(model, mesh, params, variables, next(first))
+  if subset is not None:
+    rate = found.metrics['bits_per_pixel']
+    assert rate is not None  # there are images, or `collect` had raised
+    training = _training_data(config.data, workdir)
+    found.baselines = others.measure(
+      subset, rate, training, setup.network_params, quick=setup.quick
+    )
   found.protocol = {
     'run': str(workdir),
     'data': source.description,
@@ -166,6 +183,7 @@ class _Setup:
   """Pretrained networks and reference statistics; made before any work, so as to fail before it."""
 
   def __init__(self, size, *, images=True, reference=None, save_reference=None, quick=False):
+    self.quick = quick
     self.network_params = {} if quick else scoring.load_network_params()
     self._missing = scoring.missing(self.network_params, size) if images else {}
     for name, path in (('reference', reference), ('save_reference', save_reference)):
@@ -186,6 +204,7 @@ class _Setup:
     *,
     total: int,
     num_codes: int | None = None,
+    subset: Subset | None = None,
   ) -> Evaluation:
     """Runs over the batches; `protocol` of what is returned has the meaning of every number."""
     found = collect(
@@ -195,6 +214,7 @@ class _Setup:
       samples=spread(total, SAMPLES),
       reference=self._reference,
       missing=self._missing,
+      subset=subset,
     )
     meaning = scoring.definitions(self.network_params) | found.missing
     if found.metrics.get('rfid') is not None:
@@ -213,6 +233,13 @@ class _Setup:
     if originals.count <= len(originals.mean):
       text += f'; far above that of many images, as there are only {originals.count}'
     return text
+
+
+def _training_data(evaluated, workdir):
+  """The data that the run was trained on, whatever it is evaluated on, and cut as that is."""
+  own = read_config(workdir)[1].data.to_dict()
+  cut = {name: evaluated[name] for name in ('image_size', 'eval')}
+  return ml_collections.ConfigDict(own | cut)
 
 
 def _check(num_images, batch_size):

@@ -59,6 +59,7 @@ def read(run: str | pathlib.Path) -> Evaluated:
   try:
     numbers = json.loads(path.read_text())
     protocol = numbers.pop('protocol')
+    numbers.pop('baselines', None)  # of the run's own rate: they do not compare
     protocol['metrics'].items()
     if images.exists():
       with images.open('rb') as file, np.load(file) as arrays:

@@ -86,6 +86,12 @@ def missing(network_params: Mapping[str, Any], size: tuple[int, int]) -> dict[st
   return found
 
 
+def mean_color(images: metrics.Images) -> jax.Array:
+  """Images of one colour each, the mean of the image's own: uint8 [B H W 3] -> the same."""
+  means = jnp.mean(images.astype(jnp.float32) / 255, axis=(1, 2), keepdims=True)
+  return jnp.broadcast_to(to_uint8(means), images.shape)
+
+
 def score(
   network_params: Mapping[str, Any],
   x: jax.Array,

@@ -4,14 +4,13 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from vqjax import sharding
 from vqjax.evaluation import metrics, scoring
 from vqjax.evaluation.results import Found
 from vqjax.evaluation.table import METRICS
 from vqjax.task import task_of
-from vqjax.tokenizer import Tokenizer, to_uint8
+from vqjax.tokenizer import Tokenizer
 
 Batch = Mapping[str, Any]
 
@@ -44,9 +43,7 @@ def eval_step(
   values = {'rec_loss': rec_loss} | {name: terms[name] for name in task.watched}
   if not task.makes_images:
     return None, None, values, tokens
-  mean_color = jnp.mean(images.astype(jnp.float32) / 255, axis=(1, 2), keepdims=True)
-  mean_color = jnp.broadcast_to(to_uint8(mean_color), images.shape)
-  values['psnr_mean_color'] = metrics.psnr(images, mean_color)
+  values['psnr_mean_color'] = metrics.psnr(images, scoring.mean_color(images))
   return images, model.denormalize(y, clip=False), values, tokens
 
 

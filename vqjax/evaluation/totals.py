@@ -6,6 +6,7 @@ float64 on the host, so that they depend neither on the size of a batch nor on t
 
 import logging
 import math
+from collections.abc import Collection
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +47,36 @@ class Means:
   def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
     numbers = {name: float(value / self.count) for name, value in self._sums.items()}
     return numbers | {'num_images': self.count}, {}
+
+
+class Subset:
+  """Some images of the set as they are, and what `Means` says of them alone.
+
+  Args:
+    positions: of the images, in the order of the set.
+  """
+
+  def __init__(self, positions: Collection[int]) -> None:
+    self._wanted = np.array(sorted(positions))
+    self._means = Means()
+    self._position = 0  # of the next image, those that a mask leaves out included
+    self._images: list[np.ndarray] = []
+
+  @property
+  def images(self) -> np.ndarray:
+    """The originals, uint8 [n H W 3]."""
+    return np.concatenate(self._images)
+
+  def add(self, found: Found) -> None:
+    mask = found['mask']
+    positions = self._position + np.arange(len(mask))
+    self._position += len(mask)
+    chosen = mask & np.isin(positions, self._wanted)
+    self._means.add({**found, 'mask': chosen})
+    self._images.append(found['images'][0][chosen])
+
+  def numbers(self) -> tuple[dict[str, float], dict[str, str]]:
+    return self._means.numbers()
 
 
 class CodeUse:

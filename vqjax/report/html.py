@@ -83,7 +83,8 @@ def table(
       below its line where the screen is narrow.
     best: (row, column) of the cells to highlight.
   """
-  notes = ' class="notes"' if kinds[-1:] == ('note',) else ''
+  numbers = max(kinds.count('number'), 1)
+  notes = f' class="notes" style="--numbers: {numbers}"' if kinds[-1:] == ('note',) else ''
   kind = dict(enumerate(kinds))
 
   def row(tag, cells, i=None):

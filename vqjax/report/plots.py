@@ -6,6 +6,7 @@ of axes, so that a page can lay them out and a phone shows them one below the ot
 
 import contextlib
 import io
+import math
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -17,13 +18,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from vqjax.evaluation.results import Cloud
+from vqjax.evaluation.results import Baseline, Cloud
 
 # Text stays text. The salt makes the ids, and so the file, the same each time.
 _STYLE: dict[Any, Any] = {'svg.fonttype': 'none', 'svg.hashsalt': 'vqjax', 'font.size': 9}
 # Blue and vermillion differ for every kind of colour vision; all are seen on white and on black.
 USED, UNUSED, GREY = '#3987c9', '#d9662b', '#8c8c8c'
 _COLOURS = (USED, UNUSED, '#2a9d74', '#b4699c', '#c9a227', '#5fb8d9', GREY)
+_BESIDE = {
+  'run': UNUSED,
+  'jpeg': USED,
+  'webp': '#2a9d74',
+  'kmeans_patches': '#b4699c',
+  'mean_color': GREY,
+}
 _INK = '#010203'  # stands for the page's text colour until the file is written
 
 _MOST_POINTS = 2048  # of a scatter, and rows that its axes are fitted to
@@ -132,6 +140,37 @@ def curves(
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.legend()
     return _svg(figure), title
+
+
+def rate_distortion(baselines: Mapping[str, Baseline]) -> tuple[str, str]:
+  """PSNR by bits a pixel, of a run, a star, and of what is beside it: (SVG, label).
+
+  A codec is a curve, with a point where it was measured; the mean colour a dashed line.
+
+  Args:
+    baselines: by the names that `evaluation.baselines.measure` gives.
+  """
+  rate = baselines['run'].numbers['bits_per_pixel']
+  # Around the rate, and to where each curve begins.
+  right = max([1.5 * rate] + [1.1 * b.curve[0][0] for b in baselines.values() if b.curve])
+  label = 'PSNR by bits a pixel, dB'
+  with _figure() as (figure, axes):
+    for name, baseline in baselines.items():
+      style: dict[str, Any] = {'color': _BESIDE[name], 'label': baseline.label}
+      if curve := [point for point in baseline.curve if point[0] <= right]:
+        axes.plot(*zip(*curve, strict=True), linewidth=1.2, **style)
+        style['label'] = None  # once in the legend
+      psnr = baseline.numbers.get('psnr', math.nan)
+      if name == 'mean_color':
+        axes.axhline(psnr, linewidth=1, linestyle='--', **style)
+      elif math.isfinite(psnr):
+        mark, size = ('*', 13) if name == 'run' else ('o', 5)
+        point = baseline.numbers['bits_per_pixel'], psnr
+        axes.plot(*point, mark, markersize=size, zorder=3, **style)
+    axes.set(xlim=(0, right), xlabel='bits a pixel')
+    axes.set_title(label)
+    axes.legend()
+    return _svg(figure), label
 
 
 def _project(sets, fitted):

@@ -23,6 +23,7 @@ _IMAGES = (
   f'{pictures.ERROR_WHITE} of 255 levels or more, in every image alike. A click, or Enter, makes a '
   'row large; a second one shows the same place of all three close up.'
 )
+_NUMBERS = {'bits_per_pixel': 'bits a pixel', 'psnr': 'PSNR', 'ssim': 'SSIM', 'lpips': 'LPIPS'}
 
 
 def make_folder(out: str | pathlib.Path) -> pathlib.Path:
@@ -45,6 +46,9 @@ def write(folder: pathlib.Path, found: Evaluation) -> None:
   The page is one self-contained file. What the evaluation does not have, such as a classifier's
   pictures, is left out of it, and a file for it is not written. In metrics.json a number that is
   not finite is null, as one that is missing, and its meaning there begins with `infinite: `.
+  `baselines` there is {name: {'bits_per_pixel', 'psnr', 'ssim', 'lpips': number or None, 'setting',
+  'num_images', 'protocol', and where there are such: 'reason', why a number is None, and 'curve',
+  [[bits a pixel, PSNR], ...]}}; see `evaluation.baselines`.
 
   Raises:
     UserError: a file cannot be written.
@@ -59,7 +63,7 @@ def write(folder: pathlib.Path, found: Evaluation) -> None:
 
 
 def _write(folder, found):
-  _write_numbers(folder / 'metrics.json', found.metrics, found.protocol)
+  _write_numbers(folder / 'metrics.json', found)
   if found.samples is not None:
     samples = found.samples
     picture = pictures.comparison(samples.originals, samples.reconstructions)
@@ -68,6 +72,7 @@ def _write(folder, found):
   general = [(name, value) for name, value in found.protocol.items() if name != 'metrics']
   content = [
     html.table(_lines(found), ('metric', 'value', 'protocol'), kinds=('', 'number', 'note')),
+    *_beside(found),
     *_galleries(found),
     *_drawings(found),
     html.section('Protocol', html.table(general, kinds=('', 'note'))),
@@ -78,14 +83,20 @@ def _write(folder, found):
 def table(found: Evaluation) -> str:
   """The numbers as text, each with its meaning, in lines of 100 to 160 columns."""
   columns = min(max(shutil.get_terminal_size((100, 24)).columns, 100), 160)
-  lines = _lines(found)
-  widths = [max(len(line[i]) for line in lines) for i in range(2)]
-  text = [
-    _wrapped(f'{name:<{widths[0]}}  {value:>{widths[1]}}  ', meaning, columns)
-    for name, value, meaning in lines
-  ]
+  text = _in_columns(_lines(found), columns)
+  if found.baselines:
+    text += ['', *_in_columns([('', *_NUMBERS.values(), ''), *_baselines(found)], columns)]
   general = [_wrapped(f'{k}: ', v, columns) for k, v in found.protocol.items() if k != 'metrics']
   return '\n'.join([*text, '', *general])
+
+
+def _in_columns(lines, columns):
+  """Rows of a name, numbers and a note, which is wrapped."""
+  first, *widths = (max(map(len, column)) for column in list(zip(*lines, strict=True))[:-1])
+  return [
+    _wrapped('  '.join([f'{name:<{first}}', *map(str.rjust, numbers, widths), '']), note, columns)
+    for name, *numbers, note in lines
+  ]
 
 
 def _wrapped(start, text, columns):
@@ -100,7 +111,33 @@ def _lines(found):
   return [(name, in_table(value), meaning.get(name, '')) for name, value in found.metrics.items()]
 
 
-def _write_numbers(path, numbers, protocol):
+def _baselines(found):
+  """The rows of the run and of what is beside it."""
+  for baseline in found.baselines.values():
+    numbers = (in_table(baseline.numbers.get(name)) for name in _NUMBERS)
+    note = baseline.reason or f'{baseline.setting}; {baseline.protocol}'.removeprefix('; ')
+    yield baseline.label, *numbers, note
+
+
+def _beside(found):
+  if not found.baselines:
+    return []
+  count = found.baselines['run'].num_images
+  total = found.metrics['num_images']
+  of = f'{count:,} of the {total:,} images, evenly spread' if count < total else 'the same images'
+  kinds = ('', *['number'] * len(_NUMBERS), 'note')
+  return [
+    html.section(
+      'Beside other coders',
+      html.paragraph(f'On {of}, at no more bits a pixel than the run.'),
+      html.figures([plots.rate_distortion(found.baselines)]),
+      html.table(_baselines(found), ('', *_NUMBERS.values(), ''), kinds),
+    )
+  ]
+
+
+def _write_numbers(path, found):
+  numbers, protocol = found.metrics, found.protocol
   infinite = {
     name: value
     for name, value in numbers.items()
@@ -111,8 +148,24 @@ def _write_numbers(path, numbers, protocol):
     name: f'{in_table(infinite[name])}: {text}' if name in infinite else text
     for name, text in protocol['metrics'].items()
   }
-  content = {**numbers, **dict.fromkeys(infinite), 'protocol': protocol | {'metrics': definitions}}
+  content = {**numbers, **dict.fromkeys(infinite)}
+  if found.baselines:
+    content['baselines'] = {name: _baseline(of) for name, of in found.baselines.items()}
+  content['protocol'] = protocol | {'metrics': definitions}
   path.write_text(json.dumps(content, indent=2) + '\n')
+
+
+def _baseline(of):
+  infinite = {name: value for name, value in of.numbers.items() if not math.isfinite(value)}
+  said = [of.reason] * bool(of.reason) + [f'{n} is {in_table(v)}' for n, v in infinite.items()]
+  optional = {'reason': '; '.join(said), 'curve': list(of.curve)}
+  return {
+    **{name: None if name in infinite else of.numbers.get(name) for name in _NUMBERS},
+    'setting': of.setting,
+    'num_images': of.num_images,
+    'protocol': of.protocol,
+    **{name: value for name, value in optional.items() if value},
+  }
 
 
 def _title(found):

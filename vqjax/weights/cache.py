@@ -37,10 +37,14 @@ def available(name: str) -> bool:
   return path_of(name).is_file()
 
 
+def folder() -> pathlib.Path:
+  """Where this machine keeps what was fetched, or computed once: VQJAX_CACHE, or ~/.cache/vqjax."""
+  return pathlib.Path(os.environ.get('VQJAX_CACHE') or '~/.cache/vqjax').expanduser()
+
+
 def path_of(name: str) -> pathlib.Path:
   """Where the weights are, or will be."""
-  folder = pathlib.Path(os.environ.get('VQJAX_CACHE') or '~/.cache/vqjax').expanduser()
-  return folder / f'{name}.safetensors'
+  return folder() / f'{name}.safetensors'
 
 
 def write(name: str, arrays: dict[str, np.ndarray], origin: str) -> None:

@@ -119,5 +119,5 @@ STUDY = Study(
     lines='method',
     panels=('train/usage', 'train/perplexity', 'psnr', 'train/images_per_second'),
   ),
-  options=('--quick',),
+  options=('--quick', '--nobaselines'),
 )

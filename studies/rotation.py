@@ -72,4 +72,5 @@ STUDY = Study(
     panels=('psnr', 'lpips', 'usage', 'train/commitment'),
     rows='start',
   ),
+  options=('--nobaselines',),
 )

@@ -65,7 +65,7 @@ def test_every_tile_is_another_one(photos):
   names = [photos['train'][i]['name'] for i in range(len(photos['train']))]
   assert len(set(names)) == len(names)
   labels = {photos['train'][i]['label'] for i in range(len(names))}
-  assert labels == set(range(7))
+  assert labels == set(range(8))
 
 
 def test_missing_wheel(monkeypatch):

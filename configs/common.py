@@ -233,8 +233,9 @@ def digits(config):
 def demo_network(config, patch_size, code_dim=8):
   """The network of a demo: one token of `patch_size` pixels a side, all work at that resolution.
 
-  Not a shrunk copy of the published one: GroupNorm takes the brightness and contrast of an image
-  away, which a network learns to bring back in days and not in minutes (docs/models.md).
+  Not a shrunk copy of the published one, whose GroupNorm before the last convolution takes the
+  brightness and contrast of an image away: to bring them back takes longer than minutes
+  (docs/evidence.md).
   """
   old = config.model
   config.model = model('edsr', head=old.head, code_dim=code_dim, unit_latents=old.unit_latents)

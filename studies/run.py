@@ -1,6 +1,6 @@
 """Makes a study: trains and evaluates all its runs, one after another, and draws up what they say.
 
-python -m studies.run rotation|collapse|rate_distortion --data=FOLDER --out=DIR [--seeds=3]
+python -m studies.run rotation|collapse|rate_distortion|network --data=FOLDER --out=DIR [--seeds=3]
                       [--size=small|gpu] [--tables_only]
 
 FOLDER is one of images, as train.py takes it; `python -m studies.photographs FOLDER` makes one.
@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO
 
 import vqjax
-from studies import collapse, figure, rate_distortion, rotation, table
+from studies import collapse, figure, network, rate_distortion, rotation, table
 from studies.plan import Run, plan, read_numbers
 from studies.sizes import SIZES
 from studies.study import Study
@@ -39,6 +39,7 @@ STUDIES = {
   'rotation': rotation.STUDY,
   'collapse': collapse.STUDY,
   'rate_distortion': rate_distortion.STUDY,
+  'network': network.STUDY,
 }
 log = logging.getLogger('vqjax')
 

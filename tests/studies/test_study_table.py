@@ -9,7 +9,7 @@ import scipy.stats
 import toy_study
 from PIL import Image
 
-from studies import collapse, figure, rate_distortion, rotation, table
+from studies import collapse, figure, network, rate_distortion, rotation, table
 from studies.study import Axes, grid, label
 
 
@@ -116,7 +116,7 @@ def test_lines_intervals_and_baselines_are_drawn():
   assert not [c for c in panel.containers if c.get_label() == 'b']  # it has no such number
 
 
-@pytest.mark.parametrize('module', [rotation, collapse, rate_distortion])
+@pytest.mark.parametrize('module', [rotation, collapse, rate_distortion, network])
 @pytest.mark.parametrize('size', ['small', 'gpu'])
 def test_every_point_of_a_study_can_be_trained(module, size):
   from vqjax.data import make_transform

@@ -4,7 +4,7 @@ The blocks of EDSR (Lim et al., Enhanced Deep Residual Networks for Single Image
 CVPRW 2017), which has no normalisation because absolute values, the colours, have to pass: conv,
 activation, conv; plus the input. Images enter as patches whose pixels are channels (space to depth)
 and leave likewise (sub-pixel convolution, Shi et al., CVPR 2016), so that no layer works on single
-pixels. In a run of minutes it goes where the networks with GroupNorm do not: docs/models.md.
+pixels. In a run of minutes it goes where the networks of VQGAN do not: docs/evidence.md.
 
 Deviations: GELU for ReLU; the last convolution of a block starts at zero in place of being scaled
 by 0.1 (Zhang et al., Fixup Initialization, ICLR 2019), so that the network starts as a linear one.
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from vqjax.networks.layers import conv, depth_to_space, space_to_depth
+from vqjax.networks.layers import conv, depth_to_space, group_norm, space_to_depth
 
 
 class Block(nn.Module):
@@ -39,12 +39,15 @@ class _Edsr(nn.Module):
     channels: width of all blocks.
     num_blocks: how many.
     patch_size: pixels per token side.
+    norm_groups: groups of a GroupNorm and swish before the last convolution, as the networks of
+      VQGAN have; 0: none. To see what it costs.
     dtype: of the computation; parameters are float32.
   """
 
   channels: int = 32
   num_blocks: int = 4
   patch_size: int = 2
+  norm_groups: int = 0
   dtype: DTypeLike = jnp.float32
 
   @property
@@ -56,6 +59,8 @@ class _Edsr(nn.Module):
     x = conv(x, self.channels, name='conv_in', dtype=self.dtype)
     for i in range(self.num_blocks):
       x = Block(self.dtype, name=f'block_{i}')(x)
+    if self.norm_groups:
+      x = nn.swish(group_norm(x, self.norm_groups, name='norm_out', dtype=self.dtype))
     return x
 
 

@@ -73,5 +73,4 @@ def demo(config):
   common.demo(config)
   common.demo_network(config, patch_size=4)
   config.quantizer.num_codes = 256
-  config.optimizer.b1 = 0.9  # without momentum a batch of 4 is too noisy
   config.gan.weight = 0.02

@@ -110,3 +110,16 @@ def test_each_rung_of_the_ladder_improves_on_the_one_before(tmp_path):
   for metric in ('psnr', 'usage'):
     values = [numbers[metric] for numbers in found.values()]
     assert all(b > a for a, b in itertools.pairwise(values)), found
+
+
+def test_a_tenth_of_the_demo_is_far_above_the_mean_colour(tmp_path):
+  """What users see first. By how much the whole demo must win is in benchmarks/demo.py."""
+  config = demo('rot_vqgan')
+  config.gan.weight, config.data.image_size = 0.0, 32  # for the time that it takes
+  config.total_steps, config.log_every, config.sample_images = 300, 100, 1
+  config.eval_every = config.checkpoint_every = 300
+  found, _ = run(config, tmp_path)
+  assert found['num_images'] == 54
+  assert found['bits_per_pixel'] == 2
+  assert found['usage'] > 0.5
+  assert found['psnr'] > found['psnr_mean_color'] + 6

@@ -19,8 +19,8 @@ def get_config(arg=''):
     config.model.norm_groups = 8
   elif arg.network == 'cnn':
     old, config.model = config.model, common.default().model
-    config.model.update({'channels': 32, 'channel_mult': (1, 2), 'num_res_blocks': 1})
-    config.model.update({'norm_groups': 8, 'mid_attention': False})
+    config.model.update({'channels': 8, 'channel_mult': (1, 2), 'num_res_blocks': 1})
+    config.model.update({'norm_groups': 2, 'mid_attention': False})
     config.model.update({name: old[name] for name in ('z_channels', 'code_dim')})
   resize(config, arg.size)
   return config
@@ -32,7 +32,7 @@ STUDY = Study(
     "The quantizer of configs/rot_vqgan.py:demo, no GAN. `edsr`: the demo's network. "
     '`edsr_group_norm`: the same with a GroupNorm of 8 groups and swish before the last convolution'
     ' of encoder and decoder, where the networks of VQGAN have one. `cnn`: the network of '
-    'configs/rot_vqgan.py with 32 channels, two levels and one block a level.'
+    'configs/rot_vqgan.py with 8 channels, two levels and one block a level, which takes as long.'
   ),
   claims=(),
   config='studies/network.py',

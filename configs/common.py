@@ -196,7 +196,7 @@ def demo(config, image_size=64):
   config.data.train.color_jitter = (0.0,) * 5
   config.data.train.blur = 0.0
   config.data.eval.crop = 'center'
-  _steps(config, 2_200)
+  _steps(config, 1_600)
   config.batch_size = 4
   config.seed_codebook_batches = 16
   config.accumulate = 1

@@ -18,7 +18,13 @@ from vqjax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text()
-DOCUMENTS = ('README.md', 'docs/models.md', 'docs/evaluation.md', 'studies/README.md')
+DOCUMENTS = (
+  'README.md',
+  'docs/models.md',
+  'docs/evaluation.md',
+  'docs/evidence.md',
+  'studies/README.md',
+)
 COMMANDS = re.compile(r'\bpython ((?:-m )?[\w./]+)([^&`\n]*)')
 CONFIGS = sorted(
   path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common')

@@ -6,7 +6,7 @@ codebook (and BatchNorm) therefore moves once per micro-batch, from that micro-b
 the originals; parameters move once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -110,13 +110,13 @@ def latents(recipe: Recipe, state: TrainState, images: jax.Array) -> jax.Array:
   return z
 
 
-def seed_codebooks(recipe: Recipe, state: TrainState, z: jax.Array) -> TrainState:
-  """Seeds the codebooks by k-means on latents [... D]."""
+def seed_codebooks(recipe: Recipe, state: TrainState, z: Sequence[jax.Array]) -> TrainState:
+  """Seeds the codebooks by k-means on the latents of batches, [B h w D] each."""
   model, generator = recipe.tokenizer, state.generator
   variables = {'params': generator.params, **generator.variables}
   own = {name: tree['quantizer'] for name, tree in variables.items() if 'quantizer' in tree}
   key = jax.random.fold_in(state.rng, 0)
-  seeded = seed_quantizer(model.quantizer, own, z, key)
+  seeded = seed_quantizer(model.quantizer, own, jnp.stack(z), key)
   variables |= {name: variables[name] | {'quantizer': tree} for name, tree in seeded.items()}
   params = variables.pop('params')
   return state.replace(

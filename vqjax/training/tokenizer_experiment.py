@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 
 from vqjax import data as datasets
@@ -88,7 +87,7 @@ class TokenizerExperiment:
         images = [sharding.put_batch(self._mesh, next(batches)['image']) for _ in range(count)]
       # One program for all batches: as one program of all, the encoder compiles once for each.
       encode = jax.jit(functools.partial(latents, self.recipe))
-      z = jnp.stack([encode(state, batch) for batch in images])
+      z = [encode(state, batch) for batch in images]
       seed = functools.partial(seed_codebooks, self.recipe)
       state = jax.jit(seed, out_shardings=self._shardings)(state, z)
     return state

@@ -42,7 +42,7 @@ def test_the_commands_from_training_to_report(tmp_path):
     'batch_size': 4,
     'data.image_size': 16,
     'model.channels': 4,
-    'model.num_res_blocks': 0,
+    'model.num_blocks': 1,
     'gan.weight': 0.0,
   }
   flags = [f'--config.{name}={value}' for name, value in fields.items()]

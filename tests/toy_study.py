@@ -12,7 +12,7 @@ def get_config(arg=''):
   config.name = f'toy_{arg.width}'
   config.total_steps, config.batch_size, config.data.image_size = 4, 2, 16
   config.log_every = config.eval_every = config.checkpoint_every = 2
-  config.model.channel_mult, config.model.num_res_blocks = (1, 2), 0
+  config.model.channels, config.model.num_blocks, config.seed_codebook_batches = 4, 1, 0
   config.model.z_channels = config.model.code_dim = int(arg.width)
   config.quantizer.num_codes = 16
   config.gan.weight = 0.0

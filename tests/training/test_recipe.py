@@ -58,7 +58,7 @@ def test_a_config_is_made_a_recipe():
   [
     (
       {'loss__cross_entropy': 1.0},
-      r"loss\.cross_entropy is 1\.0, but .* 'cnn', no classifier; set",
+      r"loss\.cross_entropy is 1\.0, but .* 'edsr', no classifier; set",
     ),
     (
       {'loss__l1': 0.0, 'gan__weight': 0.5},

@@ -69,7 +69,11 @@ def get_config(arg=''):
 
 
 def demo(config):
-  """The same system, small: 64-pixel photographs, 256 codes."""
+  """The same system, small: 64-pixel photographs, 256 codes.
+
+  So short a run ends a decibel below k-means on patches: of pixels in [0, 1] errors are small, and
+  the terms of the quantizer weigh more than they.
+  """
   common.demo(config)
   common.demo_network(config, patch_size=4)
   config.quantizer.num_codes = 256

@@ -32,7 +32,7 @@ STUDY = Study(
     "The quantizer of configs/rot_vqgan.py:demo, no GAN. `edsr`: the demo's network. "
     '`edsr_group_norm`: the same with a GroupNorm of 8 groups and swish before the last convolution'
     ' of encoder and decoder, where the networks of VQGAN have one. `cnn`: the network of '
-    'configs/rot_vqgan.py with 8 channels, two levels and one block a level, which takes as long.'
+    'configs/rot_vqgan.py with 8 channels, two levels and one block a level.'
   ),
   claims=(),
   config='studies/network.py',

@@ -36,7 +36,6 @@ def residual(depth: int) -> ConfigDict:
   config.model.z_channels = config.model.code_dim = 16
   level = presets.taming(256).clone(codebook_init=NormalCodebook(0.1))
   config.quantizer = common.quantizer(Residual(level, depth))
-  config.seed_codebook_batches = 16
   return config
 
 

@@ -18,6 +18,8 @@ from ml_collections import ConfigDict
 
 from vqjax import data as datasets
 from vqjax.errors import UserError
+from vqjax.evaluation.collect import spread
+from vqjax.networks.layers import depth_to_space, space_to_depth
 from vqjax.quantizers import kmeans_plus_plus, lloyd, nearest_code
 from vqjax.weights import cache
 from vqjax.whole_files import replacing
@@ -39,16 +41,13 @@ _BATCH = 2**16  # patches whose codes are searched at a time
 
 def cut(images: np.ndarray, side: int) -> np.ndarray:
   """Images [N H W 3] to the rows of their patches [N (H/side) (W/side), 3 side^2]."""
-  count, height, width, channels = images.shape
-  grid = images.reshape(count, height // side, side, width // side, side, channels)
-  return grid.swapaxes(2, 3).reshape(-1, side * side * channels)
+  return space_to_depth(images, side).reshape(-1, side * side * images.shape[-1])
 
 
 def join(rows: np.ndarray, shape: tuple[int, ...], side: int) -> np.ndarray:
   """The inverse of `cut`: images of `shape`, [N H W 3]."""
-  count, height, width, channels = shape
-  grid = rows.reshape(count, height // side, width // side, side, side, channels)
-  return grid.swapaxes(2, 3).reshape(shape)
+  count, height, width, _ = shape
+  return depth_to_space(rows.reshape(count, height // side, width // side, -1), side)
 
 
 def num_patches(side: int, image_size: int, num_images: int) -> int:
@@ -87,11 +86,11 @@ def training_patches(source: datasets.Source, data: ConfigDict, side: int) -> np
     UserError: no image can be read.
   """
   count = num_patches(side, data.image_size, len(source))
-  spread = _Spread(source)
-  of_each = -(-count // len(spread))
+  part = _Part(source)
+  of_each = -(-count // len(part))
   rng = np.random.default_rng(0)
   rows: list[np.ndarray] = []
-  with contextlib.closing(datasets.eval_batches(spread, data, batch_size=32)) as batches:
+  with contextlib.closing(datasets.eval_batches(part, data, batch_size=32)) as batches:
     for batch in batches:
       rows += [
         rng.permutation(cut(image[None], side))[:of_each] for image in batch['image'][batch['mask']]
@@ -101,17 +100,18 @@ def training_patches(source: datasets.Source, data: ConfigDict, side: int) -> np
   return rng.permutation(np.concatenate(rows))[:count]
 
 
-class _Spread:
+class _Part:
   """At most MOST_IMAGES of a source, evenly spread."""
 
   def __init__(self, source: datasets.Source) -> None:
     self._source, self.description = source, source.description
+    self._positions = sorted(spread(len(source), MOST_IMAGES))
 
   def __len__(self) -> int:
-    return min(len(self._source), MOST_IMAGES)
+    return len(self._positions)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    return self._source[index * len(self._source) // len(self)]
+    return self._source[self._positions[index]]
 
 
 def fit(rows: np.ndarray, num_codes: int) -> np.ndarray:

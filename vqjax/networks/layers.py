@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
+
+Array = TypeVar('Array', jax.Array, np.ndarray)  # either, and the same comes out
 
 # PyTorch's default for convolutions and linear layers: uniform in +-1/sqrt(fan_in). It takes the
 # fan-in of a transposed convolution, [size size features C] here, to be size * size * features.
@@ -59,14 +62,14 @@ def layer_norm(x: jax.Array, *, name: str, dtype: DTypeLike | None = None) -> ja
   return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)(x)
 
 
-def space_to_depth(x: jax.Array, size: int) -> jax.Array:
+def space_to_depth(x: Array, size: int) -> Array:
   """The pixels of each patch as channels: [B H W C] -> [B H/size W/size size*size*C]."""
   batch, height, width, channels = x.shape
   x = x.reshape(batch, height // size, size, width // size, size, channels)
   return x.swapaxes(2, 3).reshape(batch, height // size, width // size, -1)
 
 
-def depth_to_space(x: jax.Array, size: int) -> jax.Array:
+def depth_to_space(x: Array, size: int) -> Array:
   """What undoes `space_to_depth`: [B h w size*size*C] -> [B h*size w*size C]."""
   batch, height, width, _ = x.shape
   x = x.reshape(batch, height, width, size, size, -1).swapaxes(2, 3)

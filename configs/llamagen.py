@@ -73,7 +73,7 @@ def get_config(arg=''):
 def demo(config, model):
   """The same system, small: 64-pixel photographs, 256 codes.
 
-  So short a run ends just below k-means on patches: a third of the codes is in use.
+  So short a run ends half a decibel below k-means on patches: a third of the codes is in use.
   """
   common.demo(config)
   common.demo_network(config, patch_size=4 if model == 'vq16' else 2)

@@ -1,11 +1,13 @@
-"""Writes a trained tokenizer under the keys of a published system, to run in its own code.
+"""Writes a trained tokenizer to one file: for a published system's own code, or for vqjax.load.
 
-python -m vqjax.export SOURCE --out=FILE [--format=FORMAT] [--step=N]
+python -m vqjax.export SOURCE --out=FILE [--format=FORMAT] [--dtype=DTYPE] [--step=N]
 
 SOURCE is anything that `vqjax.load` takes. Systems of PyTorch get a safetensors file, in the layout
-of their state dict; `maskgit_flax` gets flax's msgpack.
+of their state dict; `maskgit_flax` gets flax's msgpack. `--format=vqjax` writes any tokenizer, with
+what its config says of network and quantizer, as a safetensors file that `vqjax.load` reads.
 """
 
+import json
 import pathlib
 
 import jax
@@ -13,26 +15,32 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax import serialization, traverse_util
+from ml_collections import ConfigDict
 
 from vqjax import commands, convert, pretrained, tokenizer
-from vqjax.convert import FORMATS
+from vqjax.convert import FORMATS, OWN
 from vqjax.errors import UserError
+from vqjax.runs.folder import to_json
+
+DTYPES = ('float32', 'float16', 'bfloat16')
 
 
 def export(tok: pretrained.Pretrained, format: str = 'auto') -> tuple[str, dict[str, np.ndarray]]:
-  """Tensors of a tokenizer by the keys of a published system: (name of the format, tensors).
+  """Tensors of a tokenizer by the keys of a format: (name of the format, tensors).
 
   Args:
     tok: the tokenizer.
-    format: a name in `vqjax.convert.FORMATS`; 'auto' takes the first that fits.
+    format: a name in `vqjax.convert.FORMATS`; 'auto' takes the first published system that fits.
 
   Raises:
     UserError: the system's own code could not compute what this tokenizer does.
   """
   if format not in ('auto', *FORMATS):
     raise UserError(f'format is {format!r}; legal: auto, {", ".join(FORMATS)}.')
+  if format == OWN:  # holds any tokenizer
+    return OWN, _tensors(tok, OWN)
   reasons = {}
-  for name in FORMATS if format == 'auto' else [format]:
+  for name in [name for name in FORMATS if name != OWN] if format == 'auto' else [format]:
     try:
       tensors = _tensors(tok, name)
     except (KeyError, AttributeError):  # its keys need a field that this network does not have
@@ -42,15 +50,46 @@ def export(tok: pretrained.Pretrained, format: str = 'auto') -> tuple[str, dict[
       return name, tensors
     reasons[name] = difference
   listed = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
-  raise UserError(f'this tokenizer is none that a published system can run ({listed}).')
+  raise UserError(
+    f'this tokenizer is none that a published system can run ({listed}); --format={OWN} writes any, '
+    'for vqjax.load.'
+  )
 
 
-def write(tensors: dict[str, np.ndarray], format: str, path: pathlib.Path) -> None:
-  """Writes tensors to a file."""
+def write(
+  tok: pretrained.Pretrained,
+  path: pathlib.Path,
+  format: str = 'auto',
+  dtype: str = 'float32',
+) -> str:
+  """Writes a tokenizer to a file; returns the name of the format.
+
+  Args:
+    tok: the tokenizer.
+    path: of the file.
+    format: see `export`.
+    dtype: of the numbers in the file; one of half precision halves it, and `vqjax.load` makes
+      float32 of them.
+
+  Raises:
+    UserError: see `export`; or numbers that do not fit `dtype`.
+  """
+  format, tensors = export(tok, format)
+  with np.errstate(over='ignore'):
+    cast = {key: tensor.astype(jnp.dtype(dtype)) for key, tensor in tensors.items()}
+  for key, tensor in cast.items():
+    if np.isfinite(tensors[key]).all() and not np.isfinite(tensor).all():
+      raise UserError(f'{key} has numbers beyond {dtype}; legal: --dtype=bfloat16 or float32.')
   if format == 'maskgit_flax':
-    path.write_bytes(serialization.to_bytes(traverse_util.unflatten_dict(tensors, '/')))
+    path.write_bytes(serialization.to_bytes(traverse_util.unflatten_dict(cast, '/')))
   else:
-    path.write_bytes(safetensors.numpy.save(tensors, {'format': 'pt'}))
+    # As everyone's readers want it: 'pt' says that the layout is PyTorch's.
+    metadata = {'format': 'pt'}
+    if format == OWN:
+      parts = {name: tok.config[name] for name in ('model', 'quantizer')}
+      metadata = {'format': 'flax', 'config': json.dumps(to_json(ConfigDict(parts)))}
+    path.write_bytes(safetensors.numpy.save(cast, metadata))
+  return format
 
 
 def _tensors(tok, name):
@@ -95,16 +134,18 @@ def _arguments(parser):
   parser.add_argument('source', metavar='SOURCE', help='a run folder, or a published checkpoint')
   parser.add_argument('--out', required=True, type=commands.path, help='the file to write')
   parser.add_argument('--format', default='auto', choices=['auto', *FORMATS])
+  parser.add_argument('--dtype', default=DTYPES[0], choices=DTYPES, help='of the numbers')
   parser.add_argument('--step', type=int, help='checkpoint of a run; the best by default')
 
 
 def _main(args):
-  name, tensors = export(pretrained.load(args.source, step=args.step), args.format)
+  tok = pretrained.load(args.source, step=args.step)
   try:
-    write(tensors, name, args.out)
+    name = write(tok, args.out, args.format, args.dtype)
   except OSError as error:
     raise UserError(f'cannot write {args.out}: {error.strerror}; choose another --out.') from error
-  print(f'written: {args.out}, {len(tensors)} tensors under the keys of {name}')
+  size = args.out.stat().st_size / 1e6
+  print(f'written: {args.out}, {size:.1f} MB under the keys of {name}')
 
 
 COMMAND = commands.Command(

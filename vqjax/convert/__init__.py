@@ -1,7 +1,7 @@
 """Published checkpoints to our trees and back; needs no PyTorch and executes nothing of a file."""
 
 from vqjax.convert.recognise import Published, take_apart
-from vqjax.convert.systems import FORMATS
+from vqjax.convert.systems import FORMATS, OWN
 from vqjax.convert.trees import (
   discriminator_from,
   export,
@@ -13,6 +13,7 @@ from vqjax.convert.trees import (
 
 __all__ = [
   'FORMATS',
+  'OWN',
   'Published',
   'discriminator_from',
   'export',

@@ -80,6 +80,7 @@ _CODEBOOK: tuple[Rule, ...] = (
   (r'^quantizer/(base/)?transform/', 'quantize/proj/'),
 )
 
+OWN = Names((), last=(), torch=False)  # our paths, our layouts
 VQGAN = Names((*_CNN, *_HEADS, *_CODEBOOK))
 OPTVQ = Names((*_CNN, *_HEADS, *_CODEBOOK), linear=r'^quantize\.proj')
 ROTATION_VQVAE = Names(

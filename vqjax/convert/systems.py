@@ -208,6 +208,9 @@ def _positions(model, image_size):
   }
 
 
+# The keys of our own files, which say in words what network they are of: no name is translated.
+OWN = 'vqjax'
+
 # In the order in which they are tried.
 FORMATS = {
   'rotation_vqvae': Format(
@@ -252,5 +255,10 @@ FORMATS = {
     marks=(r'params/encoder/ResBlock_0/',),
     describe=_maskgit_flax,
     names=lambda model: names.maskgit_flax(len(model['channel_mult']), model['num_res_blocks']),
+  ),
+  OWN: Format(
+    marks=(r'encoder/', r'decoder/'),
+    describe=lambda tensors, content: (content['config']['model'], content['config']['quantizer']),
+    names=lambda model: names.OWN,
   ),
 }

@@ -106,7 +106,8 @@ def export(variables: Mapping[str, Any], table: Names) -> dict[str, np.ndarray]:
   tensors = {}
   for key_path, leaf in jax.tree_util.tree_leaves_with_path(variables):
     name = _name(key_path)
-    tensors[table.key(name)] = np.ascontiguousarray(table.to_theirs(name, np.asarray(leaf)))
+    # Not ascontiguousarray, which gives a scalar an axis.
+    tensors[table.key(name)] = np.array(table.to_theirs(name, np.asarray(leaf)), order='C')
   return tensors
 
 

@@ -56,7 +56,7 @@ def read(path: str | pathlib.Path) -> Any:
   Returns:
     What the file holds: dicts, lists, numbers, strings, NumPy arrays, and a `Record` for every
     object of another class. A Hugging Face folder gives {'config': ..., 'tensors': ...}, a
-    safetensors file {'tensors': ...}.
+    safetensors file {'tensors': ...}, and 'config' where its metadata have one, as JSON.
 
   Raises:
     UserError: there is no such file, or it is no checkpoint, or damaged.
@@ -70,7 +70,7 @@ def read(path: str | pathlib.Path) -> Any:
       if head[:4] == b'PK\x03\x04':
         return _read_zip(file)
       if head[8:9] == b'{' and path.suffix != '.msgpack':
-        return {'tensors': _read_safetensors(path)}
+        return _read_safetensors(path)
       if head[:1] == b'\x80' and path.suffix != '.msgpack':
         return _read_legacy(file, path.stat().st_size)
       return _read_msgpack(path)
@@ -175,7 +175,9 @@ def _read_safetensors(path):
       raise ValueError(f'{name} is of type {entry["dtype"]}')
     flat = np.frombuffer(entry['data'], _SAFETENSORS[entry['dtype']])
     tensors[name] = flat.reshape(entry['shape'])
-  return tensors
+  with safetensors.safe_open(path, 'np') as file:
+    config = (file.metadata() or {}).get('config')
+  return {'tensors': tensors} | ({'config': json.loads(config)} if config else {})
 
 
 def _read_msgpack(path):

@@ -1,0 +1,69 @@
+"""The tokenizer that ships in the package: `vqjax.load('photos')`.
+
+Photographs to one of 4096 tokens for every 4 x 4 pixels, 0.75 bits a pixel, by a network that is
+small enough to ride along and fast on a CPU. No publication stands behind it: the network of the
+demos (vqjax/networks/edsr.py), codes of width 8 learned by gradient with the rotation trick,
+started by k-means and kept in use by replacing those that are hardly chosen.
+
+  python -m studies.photographs runs/photographs --shorter=256
+  python train.py --config=configs/photos.py --config.data.path=runs/photographs
+  python -m vqjax.export runs/photos --format=vqjax --out=photos.safetensors
+
+Data: crops of 128 pixels of 240 photographs whose shorter side is 128 to 256 pixels, flipped at
+random; 25 photographs are held out.
+"""
+
+from configs import common
+from vqjax.quantizers import RarelyUsed, VectorQuantizer, rotation
+
+
+def get_config():
+  """No arguments."""
+  config = common.default()
+  config.name = 'photos'
+  config.total_steps = 20_000
+  config.batch_size = 32
+  config.log_every = 200
+  config.eval_every = config.checkpoint_every = 2_000
+  config.keep_checkpoints = 1
+  config.seed_codebook_batches = 16
+  config.ema_decay = 0.999
+
+  config.data.source = 'folder'
+  config.data.image_size = 128
+  for split in (config.data.train, config.data.eval):
+    split.resize, split.antialias = 'shorter', True
+    split.resize_size = 0
+  config.data.train.resize_up_to = 256
+  config.data.train.crop = 'random'
+  config.data.train.flip = True
+
+  config.model = common.model('edsr', head='none', code_dim=8)
+  config.model.channels = 64
+  config.model.num_blocks = 5  # on each side
+  config.model.patch_size = 4
+  config.model.z_channels = 8
+  common.normal_pixels(config)
+
+  config.quantizer = common.quantizer(
+    VectorQuantizer(
+      4096,
+      estimator=rotation,
+      commitment_weight=1.0,
+      codebook_weight=0.25,
+      replacement=RarelyUsed(),
+    )
+  )
+
+  config.loss.l1 = 1.0
+  config.loss.perceptual = 0.25
+
+  config.optimizer.learning_rate = 1e-3
+  config.optimizer.b2 = 0.99
+  config.optimizer.clip_norm = 1.0
+  config.optimizer.schedule = 'cosine'
+  config.optimizer.warmup_steps = 100
+  del config.optimizer.decay_steps
+  config.optimizer.decay_percent = 100
+  config.optimizer.final_fraction = 0.01
+  return config

@@ -1,35 +1,35 @@
-"""Makes a study: trains and evaluates all its runs, one after another, and draws up what they say.
+"""Makes a study: trains and evaluates all its runs, and draws up what they say.
 
 python -m studies.run rotation|collapse|rate_distortion|network --data=FOLDER --out=DIR [--seeds=3]
-                      [--size=small|gpu] [--tables_only]
+                      [--size=small|gpu] [--jobs=1] [--only=PATTERN] [--tables_only]
 
 FOLDER is one of images, as train.py takes it; `python -m studies.photographs FOLDER` makes one.
 Every run is a call of train.py and one of eval.py: DIR/commands.sh has them, and DIR/runs/ the
 folders, each with what the two said in train.log and eval.log. The same command again goes on where
 a study stood; what failed is tried again. Writes DIR/table.md, DIR/table.json and DIR/figure.png,
 and with --tables_only nothing but these, from what runs have left.
+
+--jobs=N makes up to N runs at a time: on a GPU they share the card; on a CPU more than half as many
+as it has cores gain nothing. --only=PATTERN makes a part: the points whose folder in DIR/runs
+matches, as in --only='kmeans-8-*'.
 """
 
 import contextlib
 import datetime
 import fcntl
-import importlib.metadata
+import fnmatch
 import json
 import logging
 import os
 import pathlib
-import platform
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import IO
 
-import vqjax
 from studies import collapse, figure, network, rate_distortion, rotation, table
-from studies.plan import Run, plan, read_numbers
+from studies.making import making
+from studies.plan import plan, read_numbers
 from studies.sizes import SIZES
-from studies.study import Study
+from studies.study import Study, label
 from vqjax import commands, weights
 from vqjax.errors import UserError
 from vqjax.evaluation.table import METRICS
@@ -45,34 +45,52 @@ log = logging.getLogger('vqjax')
 
 
 def run_study(
-  study: Study, size: str, data: pathlib.Path, out: pathlib.Path, seeds: int = 3
+  study: Study,
+  size: str,
+  data: pathlib.Path,
+  out: pathlib.Path,
+  seeds: int = 3,
+  jobs: int = 1,
+  only: str = '*',
 ) -> None:
   """Makes the runs that are missing in `out`, then the tables and the figure.
 
+  Args:
+    study: of which.
+    size: of the runs, one of `SIZES`.
+    data: folder of images.
+    out: folder of the study.
+    seeds: runs of each point.
+    jobs: how many runs are made at a time.
+    only: what the `label` of a point must match, as a file's name does in a shell.
+
   Raises:
-    UserError: images, `out` or a run in it that will not do; or runs that failed, when all others
-      are done.
+    UserError: a pattern that no point matches; images, `out` or a run in it that will not do; or
+      runs that failed, when all others are done.
   """
+  chosen = _matching(study, only)
   runs = plan(study, size, data, out, seeds)
   with _locked(out) as lock:
     _write(out / 'commands.sh', ''.join(f'# {run.name}\n{run.commands}' for run in runs))
     _warn_of_missing(study)
+    runs = [run for run in runs if label(run.point) in chosen]
     waiting = [run for run in runs if not run.evaluated]
     log.info('%d runs, %d of them done; each in %s/runs', len(runs), len(runs) - len(waiting), out)
-    # A program that a run has compiled is that of the other seeds too, and often of other points.
-    environment = {'JAX_COMPILATION_CACHE_DIR': str(out / 'compiled'), **os.environ}
-    started, failures = time.monotonic(), 0
-    for done, run in enumerate(waiting, 1):
-      reason = _make(run, lock, environment)
-      failures += bool(reason)
-      left = (time.monotonic() - started) / done * (len(waiting) - done)
-      said = f'failed: {reason}' if reason else _words(read_numbers(run.folder))
-      log.info(
-        'run %d/%d | %s | %s | %s left',
-        *(len(runs) - len(waiting) + done, len(runs), run.name, said),
-        datetime.timedelta(seconds=round(left)),
-      )
-      write_tables(study, out)
+    took, failures = [], 0
+    with making(waiting, jobs, lock, _environment(out, jobs)) as made:
+      for run, reason, seconds in made:
+        if reason:
+          _write(run.folder / table.FAILED, reason + '\n')
+          failures += 1
+        took.append(seconds)
+        left = sum(took) / len(took) * (len(waiting) - len(took)) / jobs
+        said = f'failed: {reason}' if reason else _words(read_numbers(run.folder))
+        log.info(
+          'run %d/%d | %s | %s | %s left',
+          *(len(runs) - len(waiting) + len(took), len(runs), run.name, said),
+          datetime.timedelta(seconds=round(left)),
+        )
+        write_tables(study, out)
     write_tables(study, out, picture=True)
   if failures:
     raise UserError(
@@ -91,34 +109,6 @@ def write_tables(study: Study, out: pathlib.Path, *, picture: bool = False) -> N
     log.info('written: %s, table.json, figure.png', out / 'table.md')
 
 
-def _make(run: Run, lock: IO[str], environment: Mapping[str, str]) -> str:
-  """Trains and evaluates; returns why it failed, or ''."""
-  failed = run.folder / table.FAILED
-  with contextlib.suppress(FileNotFoundError):
-    failed.unlink()
-  run.folder.mkdir(parents=True, exist_ok=True)
-  _write(run.folder / table.MADE, json.dumps(_circumstances(), indent=2) + '\n')
-  for command in (run.train, run.evaluate):
-    log_file = run.folder / f'{pathlib.Path(command[0]).stem}.log'
-    with log_file.open('w') as output:
-      # It holds the lock too: should this process be killed, nobody begins beside its orphan.
-      code = subprocess.run(
-        [sys.executable, *command],
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        pass_fds=[lock.fileno()],
-        check=False,
-      ).returncode
-    if code:
-      lines = log_file.read_text(errors='replace').strip().splitlines()
-      reason = lines[-1] if code > 0 and lines else f'ended with status {code}'
-      reason = f'{command[0]}: {reason.removeprefix("error: ")}'
-      _write(failed, reason + '\n')
-      return reason
-  return ''
-
-
 @contextlib.contextmanager
 def _locked(out: pathlib.Path) -> Iterator[IO[str]]:
   """The folder, for this study alone; gives the lock, which whoever inherits it holds as well."""
@@ -134,26 +124,30 @@ def _locked(out: pathlib.Path) -> Iterator[IO[str]]:
     yield file
 
 
+def _matching(study, pattern):
+  labels = [label(point) for point in study.points]
+  if not (matching := fnmatch.filter(labels, pattern)):
+    raise UserError(
+      f'--only is {pattern!r}, which no point matches; legal: a pattern of {", ".join(labels)}.'
+    )
+  return matching
+
+
+def _environment(out, jobs):
+  # A program that a run has compiled is that of the other seeds too, and often of other points.
+  ours = {'JAX_COMPILATION_CACHE_DIR': str(out / 'compiled')}
+  if jobs > 1:
+    # JAX reserves three quarters of a GPU's memory as it starts, and leaves no room for a second.
+    ours['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
+  return {**ours, **os.environ}
+
+
 def _warn_of_missing(study):
   for name in study.numbers:
     network = METRICS[name].network if name in METRICS else ''
     if network and not weights.available(network):
       command = f'python -m vqjax.weights {weights.group_of(network)}'
       log.warning('%s will be missing; before the runs, call: %s', name, command)
-
-
-def _circumstances():
-  names = {'Python': platform.python_version(), 'vqjax': vqjax.__version__}
-  names |= {name: importlib.metadata.version(name) for name in ('jax', 'flax')}
-  info = pathlib.Path('/proc/cpuinfo')
-  lines = info.read_text().splitlines() if info.exists() else []
-  processors = [line.partition(': ')[2] for line in lines if line.startswith('model name')]
-  processor = processors[0] if processors else platform.processor() or platform.machine()
-  return {
-    'date': datetime.date.today().isoformat(),
-    'machine': f'{platform.system()}, {processor}, {os.cpu_count()} cores',
-    'versions': ', '.join(f'{name} {version}' for name, version in names.items()),
-  }
 
 
 def _words(numbers):
@@ -172,6 +166,9 @@ def _arguments(parser):
   add('--out', type=commands.path, required=True, help='Folder of the study.')
   add('--seeds', type=int, default=3, help='Runs of each point.')
   add('--size', choices=SIZES, default=SIZES[0], help='Of the runs.')
+  jobs = 'Runs made at a time; on a CPU more than half as many as cores gain nothing.'
+  add('--jobs', type=int, default=1, help=jobs)
+  add('--only', metavar='PATTERN', default='*', help="Points to make, such as 'kmeans-8-*'.")
   add('--tables_only', action='store_true', help='Train nothing.')
 
 
@@ -196,9 +193,10 @@ def _study(args):
     raise UserError(
       '--data is missing; make a folder by: python -m studies.photographs runs/photographs.'
     )
-  if args.seeds < 1:
-    raise UserError(f'--seeds is {args.seeds}; legal: 1 or more.')
-  run_study(study, args.size, args.data, args.out, args.seeds)
+  for name in ('seeds', 'jobs'):
+    if (value := getattr(args, name)) < 1:
+      raise UserError(f'--{name} is {value}; legal: 1 or more.')
+  run_study(study, args.size, args.data, args.out, args.seeds, args.jobs, args.only)
 
 
 COMMAND = commands.Command(

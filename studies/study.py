@@ -62,5 +62,5 @@ def grid(**choices: tuple[Any, ...]) -> tuple[Point, ...]:
 
 
 def label(point: Point) -> str:
-  """A point in one word, for folders: `rotation-8-kmeans`."""
+  """A point in one word, for folders: `kmeans-8-rotation`."""
   return '-'.join(str(value) for value in point.values())

@@ -39,8 +39,8 @@ def collect(study: Study, out: pathlib.Path) -> dict[str, Any]:
     for folder in sorted(
       out.glob(str(pattern)), key=lambda path: int(path.name.removeprefix('seed'))
     ):
-      if (folder / FAILED).exists():
-        failed[folder.name.removeprefix('seed')] = (folder / FAILED).read_text().strip()
+      if reason := _reason(folder):
+        failed[folder.name.removeprefix('seed')] = reason
       elif evaluated := read_numbers(folder):
         found.append(_numbers(folder, evaluated))
         made.append(_made(folder, evaluated))
@@ -113,6 +113,14 @@ _MADE = {
   'versions': 'versions',
   'date': 'dates',
 }
+
+
+def _reason(folder):
+  """Why a run failed; '' if it did not, or has just begun again."""
+  try:
+    return (folder / FAILED).read_text().strip()
+  except FileNotFoundError:
+    return ''
 
 
 def _made(folder, evaluated):

@@ -3,6 +3,7 @@
 train.py and eval.py are stood in for by programs of a few lines, but for one run.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,6 +20,7 @@ import toy_study
 from PIL import Image
 
 from studies import run
+from studies.making import Made
 from vqjax import commands
 from vqjax.errors import UserError
 
@@ -35,6 +37,14 @@ with open('said', 'a') as file:
 if pathlib.Path('slow').exists() and 'width=4' in arguments['config']:
   pathlib.Path('sleeping').touch()
   time.sleep(300)
+if pathlib.Path('together').exists():  # none ends before as many have begun
+  width = arguments['config'].split('width=')[1].split(',')[0]
+  pathlib.Path('begun' + width).touch()
+  deadline = time.monotonic() + 60
+  while len(list(pathlib.Path().glob('begun*'))) < 2:
+    if time.monotonic() > deadline:
+      sys.exit('error: alone')
+    time.sleep(0.05)
 if pathlib.Path('unlucky').exists() and 'width=4' in arguments['config']:
   print('Traceback | or so')
   sys.exit('error: no luck; try later.')
@@ -81,8 +91,8 @@ def stage(images, tmp_path, monkeypatch):
   return tmp_path
 
 
-def make(seeds=2, study=toy_study.STUDY):
-  run.run_study(study, 'small', pathlib.Path('images'), pathlib.Path('out'), seeds)
+def make(seeds=2, study=toy_study.STUDY, **options):
+  run.run_study(study, 'small', pathlib.Path('images'), pathlib.Path('out'), seeds, **options)
 
 
 def said():
@@ -155,21 +165,121 @@ def test_a_failure_is_in_the_table_and_is_tried_again(stage):
   assert 'failed' not in pathlib.Path('out/table.md').read_text()
 
 
-def test_a_killed_study_goes_on_and_its_orphan_is_waited_for(stage):
+def test_two_at_a_time_say_what_one_after_another_say(stage):
+  make()
+  expected = pathlib.Path('out/table.json').read_bytes(), pathlib.Path('out/table.md').read_bytes()
+  lines = sorted(said())
+  shutil.rmtree('out')
+  pathlib.Path('together').touch()
+  make(jobs=2)
+  assert sorted(said()) == lines
+  assert pathlib.Path('out/table.json').read_bytes() == expected[0]
+  assert pathlib.Path('out/table.md').read_bytes() == expected[1]
+  make(jobs=2)
+  assert not said()
+
+
+def test_of_two_at_a_time_one_may_fail(stage):
+  pathlib.Path('together').touch()
+  pathlib.Path('unlucky').touch()
+  with pytest.raises(UserError, match=r'1 of 2 runs failed'):
+    make(seeds=1, jobs=2)
+  assert [row['seeds'] for row in rows()] == [1, 0]
+  assert rows()[1]['failed'] == {'0': 'train.py: no luck; try later.'}
+
+
+def test_what_is_left_is_what_the_runs_took_over_the_jobs(stage, monkeypatch, caplog):
+  @contextlib.contextmanager
+  def making(runs, jobs, lock, environment):
+    for one in runs:
+      one.folder.mkdir(parents=True)
+    yield (Made(one, 'why', 60 * (i + 1)) for i, one in enumerate(runs))
+
+  monkeypatch.setattr(run, 'making', making)
+  with caplog.at_level('INFO', 'vqjax'), pytest.raises(UserError, match='4 of 4 runs failed'):
+    make(jobs=2)
+  left = [line.rsplit(' | ')[-1] for line in caplog.messages if line.endswith(' left')]
+  assert left == ['0:01:30 left', '0:01:30 left', '0:01:00 left', '0:00:00 left']
+
+
+def test_jobs_leave_each_other_memory_of_a_gpu(stage, monkeypatch):
+  name = 'XLA_PYTHON_CLIENT_PREALLOCATE'
+  text = f'import os; print("memory", os.environ.get("{name}"), file=open("said", "a"))\n'
+  pathlib.Path('train.py').write_text(text + TRAIN)
+  monkeypatch.delenv(name, raising=False)
+  found = []
+  for jobs, mine in ((1, None), (2, None), (2, 'true')):
+    if mine:
+      monkeypatch.setenv(name, mine)
+    make(seeds=1, jobs=jobs)
+    found.append({line for line in said() if 'memory' in line})
+    shutil.rmtree('out')
+  assert found == [{'memory None'}, {'memory false'}, {'memory true'}]
+
+
+def test_a_part_of_a_study_is_made(stage):
+  make(only='[3-9]')
+  assert {line.split('/')[2] for line in said()} == {'4'}
+  assert [row['seeds'] for row in rows()] == [0, 2]
+  assert len(pathlib.Path('out/commands.sh').read_text().splitlines()) == 12
+  make(only='2', seeds=1)
+  assert [row['seeds'] for row in rows()] == [1, 2]
+  said()
+  with pytest.raises(UserError, match=r"^--only is 'x\*', which no point matches; .* of 2, 4\.$"):
+    make(only='x*')
+  assert not said()
+
+
+def test_an_interrupted_study_leaves_nobody_behind_and_records_no_failure(stage):
   pathlib.Path('slow').touch()
+  interrupted = start(jobs=2, seeds=3, only='4')
+  children = []
+  try:
+    while not pathlib.Path('sleeping').exists() or len(children) < 2:
+      assert interrupted.poll() is None
+      time.sleep(0.1)
+      children = children_of(interrupted.pid)
+    interrupted.send_signal(signal.SIGINT)
+    assert interrupted.wait() != 0
+    assert not any(pathlib.Path(f'/proc/{child}').exists() for child in children)
+  finally:
+    interrupted.kill()
+    for child in children:
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+  assert not list(pathlib.Path('out').glob('runs/*/*/failed.txt'))
+  assert not pathlib.Path('out/runs/4/seed2').exists()
+  pathlib.Path('slow').unlink()
+  said()
+  make(seeds=3, only='4')
+  assert len(said()) == 6
+
+
+def start(**options):
+  """The same as `make`, as a process."""
   code = (
     'import pathlib, toy_study, studies.run\n'
-    'studies.run.run_study(toy_study.STUDY, "small", pathlib.Path("images"), pathlib.Path("out"))'
+    'studies.run.run_study(toy_study.STUDY, "small", pathlib.Path("images"), pathlib.Path("out"),'
+    f' **{options})'
   )
   path = f'{ROOT}:{ROOT / "tests"}'
-  killed = subprocess.Popen([sys.executable, '-c', code], env={**os.environ, 'PYTHONPATH': path})
+  return subprocess.Popen([sys.executable, '-c', code], env={**os.environ, 'PYTHONPATH': path})
+
+
+def children_of(process):
+  files = pathlib.Path(f'/proc/{process}/task').glob('*/children')
+  return [int(child) for file in files for child in file.read_text().split()]
+
+
+def test_a_killed_study_goes_on_and_its_orphan_is_waited_for(stage):
+  pathlib.Path('slow').touch()
+  killed = start()
   orphan = None
   try:
     while not pathlib.Path('sleeping').exists():
       assert killed.poll() is None
       time.sleep(0.1)
-    children = pathlib.Path(f'/proc/{killed.pid}/task/{killed.pid}/children')
-    orphan = int(children.read_text())
+    (orphan,) = children_of(killed.pid)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert said() == ['train out/runs/2/seed0', 'eval out/runs/2/seed0', 'train out/runs/4/seed0']
@@ -214,6 +324,11 @@ def test_a_folder_of_another_config_is_refused_before_anything_runs(stage):
     (['rotation', '--out=out'], r'^--data is missing; .*python -m studies\.photographs runs'),
     (['rotation', '--out=out', '--data=nowhere'], r'nowhere does not exist '),
     (['rotation', '--out=out', '--data=x', '--seeds=0'], r'^--seeds is 0; legal: 1 or more'),
+    (['rotation', '--out=out', '--data=x', '--jobs=0'], r'^--jobs is 0; legal: 1 or more'),
+    (
+      ['network', '--out=out', '--data=x', '--only=8'],
+      r"^--only is '8', which no point matches; legal: a pattern of [\w-]+, [\w-]+, [\w-]+\.$",
+    ),
     (['rotation', '--out=nowhere', '--tables_only'], r'^nowhere holds no study'),
     (['rotation', '--data=x'], 'required: --out'),
   ],

@@ -51,8 +51,8 @@ def export(tok: pretrained.Pretrained, format: str = 'auto') -> tuple[str, dict[
     reasons[name] = difference
   listed = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
   raise UserError(
-    f'this tokenizer is none that a published system can run ({listed}); --format={OWN} writes any, '
-    'for vqjax.load.'
+    f'this tokenizer is none that a published system can run ({listed}); --format={OWN} writes '
+    'any, for vqjax.load.'
   )
 
 

@@ -1,19 +1,23 @@
 """From a published file to a run folder and back, key by key, and what is refused on the way."""
 
+import jax
 import numpy as np
 import pytest
 import torch_files as write
 from flax import serialization, traverse_util
 from golden_data import CHECKPOINTS, checkpoint
+from ml_collections import ConfigDict
 from safetensors.numpy import load_file
 
 import vqjax
+from configs import common
 from vqjax import commands, convert, pretrained, tensor_files, tokenizer
 from vqjax.convert import __main__ as command
 from vqjax.convert import hub
 from vqjax.errors import UserError
 from vqjax.export import COMMAND as EXPORT
 from vqjax.export import export
+from vqjax.export import write as write_tokenizer
 
 LDM = 'tiny_ok' if 'tiny_ok' in CHECKPOINTS else 'ldm_vq_f4_a'
 
@@ -69,6 +73,44 @@ def test_a_network_with_other_norms_is_not_exported():
   other = pretrained.Pretrained(model, tok.variables, tok.config)
   with pytest.raises(UserError, match=r'vqgan: model\.norm_groups is 8, there 32'):
     export(other, 'vqgan')
+
+
+SETTINGS = {
+  'vector': {'num_codes': 16, 'replacement': 'rarely_used', 'learner': 'ema'},
+  'residual': {'name': 'residual', 'depth': 2, 'base': {'name': 'vector', 'num_codes': 16}},
+  'fsq': {'name': 'fsq', 'levels': (5, 5, 3)},
+}
+
+
+@pytest.mark.usefixtures('restored_loggers')
+@pytest.mark.parametrize('name', SETTINGS)
+def test_a_file_of_ours_holds_any_tokenizer(name, tmp_path, capsys):
+  network = common.model('edsr', head='none', code_dim=3)
+  network.update({'channels': 8, 'num_blocks': 1, 'patch_size': 2, 'z_channels': 3})
+  fields = ConfigDict({'model': network, 'quantizer': SETTINGS[name]})
+  model = tokenizer.build(fields.model.to_dict(), fields.quantizer.to_dict())
+  tok = pretrained.Pretrained(model, convert.initial_variables(model)(), fields)
+  assert write_tokenizer(tok, tmp_path / 'whole.safetensors', 'vqjax') == 'vqjax'
+  whole = vqjax.load(tmp_path / 'whole.safetensors')
+  assert whole.model == tok.model
+  jax.tree.map(np.testing.assert_array_equal, whole.variables, tok.variables)
+  with pytest.raises(UserError, match=r'none that a .* can run .*; --format=vqjax writes'):
+    export(tok)
+
+  run = [str(tmp_path / 'whole.safetensors'), '--format=vqjax', '--dtype=float16']
+  commands.run(EXPORT, [*run, f'--out={tmp_path}/half.safetensors'])
+  assert 'MB under the keys of vqjax' in capsys.readouterr().out
+  half = vqjax.load(tmp_path / 'half.safetensors')
+  assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(half.variables))
+  rounded = jax.tree.map(lambda x: np.float32(np.float16(x)), tok.variables)
+  jax.tree.map(np.testing.assert_array_equal, half.variables, rounded)
+
+
+def test_numbers_beyond_half_precision_are_named(tmp_path):
+  tok = vqjax.load(checkpoint(LDM)[0])
+  tok.variables['params']['quantizer']['codebook'] *= 1e6
+  with pytest.raises(UserError, match=r'quantizer/codebook has numbers beyond float16; legal: --d'):
+    write_tokenizer(tok, tmp_path / 'x.safetensors', 'vqjax', 'float16')
 
 
 def test_maskgit_of_flax_and_of_pytorch_are_one(tmp_path):

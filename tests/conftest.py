@@ -18,6 +18,8 @@ import tempfile
 from xla_flags import FUSION_IS_A_CHOICE
 
 WORKER = os.environ.get('PYTEST_XDIST_WORKER')
+# 'cuda' holds the quantizers' goldens to a GPU (benchmarks/gpu.py); the rest needs eight devices.
+PLATFORM = os.environ.get('VQJAX_TEST_PLATFORM', 'cpu')
 if WORKER is None:  # the process that starts the workers, or that runs the tests itself
   os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='vqjax_compiled_')
   atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
@@ -28,11 +30,12 @@ if WORKER is None:  # the process that starts the workers, or that runs the test
   )
   if FUSION_IS_A_CHOICE:
     flags += ' --xla_cpu_use_fusion_emitters=false'  # which compile for longer
-  os.environ['XLA_FLAGS'] = f'{flags} {os.environ.get("XLA_FLAGS", "")}'.strip()
+  if PLATFORM == 'cpu':
+    os.environ['XLA_FLAGS'] = f'{flags} {os.environ.get("XLA_FLAGS", "")}'.strip()
 else:
   os.environ['JAX_COMPILATION_CACHE_DIR'] += f'/{WORKER}'
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'
-os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['JAX_PLATFORMS'] = PLATFORM
 # On busy cores the threads of NumPy's BLAS wait for one another 30 times as long as they work.
 os.environ['OPENBLAS_NUM_THREADS'] = '1'
 

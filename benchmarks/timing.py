@@ -1,0 +1,35 @@
+"""How the benchmarks take a time and keep what they found."""
+
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def median_seconds(run: Callable[[], Any], rounds: int, warm_up: int = 2) -> float:
+  """Median seconds of a call over `rounds`; `run` returns when its work is done."""
+  times = []
+  for i in range(warm_up + rounds):
+    start = time.perf_counter()
+    run()
+    if i >= warm_up:
+      times.append(time.perf_counter() - start)
+  return statistics.median(times)
+
+
+def peak_memory_mb(of_device: int | None) -> float:
+  """The peak in MB that a device counts in bytes; without one, that of this process."""
+  if of_device is not None:
+    return of_device / 1e6
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts KiB
+
+
+def keep(record: dict[str, Any], out: str | None) -> None:
+  """Prints a record, and appends it to the file `out`, a JSON object a line."""
+  shown = (f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in record.items())
+  print('  ' + ', '.join(shown), flush=True)
+  if out:
+    with open(out, 'a') as file:
+      print(json.dumps(record), file=file)

@@ -62,13 +62,13 @@ def train_step(network, precision, batch, seconds):
   flags = f'--networks={network}', f'--precision={precision}', f'--batch={batch}'
   name = f'{network} {precision} {batch}'
   module = 'benchmarks.train_step'
-  return Part(name, module, (*flags, f'--rounds={rounds}'), seconds, 2 * seconds)
+  return Part(name, module, (*flags, f'--rounds={rounds}'), seconds, 2.5 * seconds)
 
 
 def torch_step(mode, seconds):
   rounds = 3 if mode == 'eager' else 8
   flags = f'--mode={mode}', '--batch=16', f'--rounds={rounds}'
-  return Part(f'torch {mode} 16', 'benchmarks.torch_step', flags, seconds, 2 * seconds)
+  return Part(f'torch {mode} 16', 'benchmarks.torch_step', flags, seconds, 2.5 * seconds)
 
 
 def small(part):
@@ -93,7 +93,7 @@ def run(part, args, peaks, most):
     'PYTHONUNBUFFERED': '1',
     'PYTHONPATH': os.pathsep.join(filter(None, (str(ROOT), os.environ.get('PYTHONPATH')))),
     'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
-    'VQJAX_TEST_PLATFORM': 'cpu' if args.small else 'cuda',
+    'VQJAX_TEST_PLATFORM': 'cpu' if args.small else 'cuda,cpu',
     **({'JAX_PLATFORMS': 'cpu'} if args.small else {}),
   }
   process = subprocess.Popen(

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax import serialization, traverse_util
-from ml_collections import ConfigDict
 
 from vqjax import commands, convert, pretrained, tokenizer
 from vqjax.convert import FORMATS, OWN
@@ -86,8 +85,9 @@ def write(
     # As everyone's readers want it: 'pt' says that the layout is PyTorch's.
     metadata = {'format': 'pt'}
     if format == OWN:
-      parts = {name: tok.config[name] for name in ('model', 'quantizer')}
-      metadata = {'format': 'flax', 'config': json.dumps(to_json(ConfigDict(parts)))}
+      config = to_json(tok.config)
+      parts = {name: config[name] for name in ('model', 'quantizer')}
+      metadata = {'format': 'flax', 'config': json.dumps(parts)}
     path.write_bytes(safetensors.numpy.save(cast, metadata))
   return format
 

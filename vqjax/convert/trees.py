@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vqjax import tensor_files
+from vqjax import shipped, tensor_files
 from vqjax.convert import hub, names, recognise
 from vqjax.convert.names import Names
 from vqjax.errors import UserError
@@ -17,12 +17,12 @@ from vqjax.tokenizer import Tokenizer
 
 
 def open_published(source: str | pathlib.Path, format: str = 'auto') -> recognise.Published:
-  """Opens a published checkpoint: a file, a Hugging Face folder, or a name on the hub.
+  """Opens a published checkpoint: one that ships, a file, a Hugging Face folder, or a hub's name.
 
   Raises:
     UserError: there is no such source, or it is of no system known here, or not of `format`.
   """
-  path = pathlib.Path(source).expanduser()
+  path = shipped.find(str(source)) or pathlib.Path(source).expanduser()
   path = path if path.exists() else hub.fetch(str(source))
   return recognise.take_apart(tensor_files.read(path), path, format)
 

@@ -18,7 +18,7 @@ import tempfile
 from xla_flags import FUSION_IS_A_CHOICE
 
 WORKER = os.environ.get('PYTEST_XDIST_WORKER')
-# 'cuda,cpu' holds the quantizers' goldens to a GPU: benchmarks/gpu.py. The rest needs eight devices
+# 'cuda,cpu' holds the quantizers' goldens to a GPU (benchmarks/gpu.py); the rest is for CPUs.
 PLATFORM = os.environ.get('VQJAX_TEST_PLATFORM', 'cpu')
 if WORKER is None:  # the process that starts the workers, or that runs the tests itself
   os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='vqjax_compiled_')

@@ -74,11 +74,13 @@ def write(
     UserError: see `export`; or numbers that do not fit `dtype`.
   """
   format, tensors = export(tok, format)
-  with np.errstate(over='ignore'):
-    cast = {key: tensor.astype(jnp.dtype(dtype)) for key, tensor in tensors.items()}
-  for key, tensor in cast.items():
-    if np.isfinite(tensors[key]).all() and not np.isfinite(tensor).all():
-      raise UserError(f'{key} has numbers beyond {dtype}; legal: --dtype=bfloat16 or float32.')
+  cast = dict(tensors)
+  for key, tensor in tensors.items():
+    if np.issubdtype(tensor.dtype, np.floating):
+      with np.errstate(over='ignore'):
+        cast[key] = tensor.astype(jnp.dtype(dtype))
+      if np.isfinite(tensor).all() and not np.isfinite(cast[key]).all():
+        raise UserError(f'{key} has numbers beyond {dtype}; legal: --dtype=bfloat16 or float32.')
   if format == 'maskgit_flax':
     path.write_bytes(serialization.to_bytes(traverse_util.unflatten_dict(cast, '/')))
   else:

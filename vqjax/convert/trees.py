@@ -76,7 +76,7 @@ def fill(
   table: Names,
   path: str | pathlib.Path,
 ) -> dict[str, Any]:
-  """A tree like `abstract` (collections of arrays) from tensors; float32, owned by us."""
+  """A tree like `abstract` (collections of arrays) from tensors, in its dtypes, owned by us."""
   wanted = {}  # their key -> (our path, like)
   for key_path, like in jax.tree_util.tree_leaves_with_path(abstract):
     name = _name(key_path)
@@ -97,7 +97,7 @@ def fill(
     raise UserError(
       f'{path} does not fit the network; its keys are not those expected:\n' + '\n'.join(wrong)
     )
-  take = lambda key_path, like: np.array(arrays[_name(key_path)], np.float32, order='C')
+  take = lambda key_path, like: np.array(arrays[_name(key_path)], like.dtype, order='C')
   return jax.tree_util.tree_map_with_path(take, abstract)
 
 

@@ -117,7 +117,7 @@ STUDY = Study(
   axes=Axes(
     x='codes',
     lines='method',
-    panels=('train/usage', 'train/perplexity', 'psnr', 'train/images_per_second'),
+    panels=('train/usage', 'train/perplexity', 'psnr'),
   ),
   options=('--quick', '--nobaselines'),
 )

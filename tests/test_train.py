@@ -13,8 +13,10 @@ from PIL import Image
 import eval as evaluate_command
 import train as train_command
 from configs import rot_vqgan, rot_vqvae, vqtorch
+from vqjax import sharding
 from vqjax.errors import UserError
 from vqjax.runs.folder import flatten, read_config, to_json
+from vqjax.training.tokenizer_experiment import TokenizerExperiment
 
 pytestmark = pytest.mark.usefixtures('restored_loggers')
 
@@ -49,6 +51,16 @@ def small_vqvae():
 def metrics(workdir):
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   return [{k: v for k, v in json.loads(line).items() if k != 'images_per_second'} for line in lines]
+
+
+def test_a_moving_average_that_is_too_slow_for_the_run_is_named(caplog):
+  config = small_vqgan()
+  for decay, warns in ((0.9, True), (0.3, False)):
+    config.ema_decay = decay
+    caplog.clear()
+    TokenizerExperiment(config, sharding.make_mesh(config.mesh))
+    assert ('after 4 steps the average of the weights' in caplog.text) == warns
+    assert ('still to 66% what they began as' in caplog.text) == warns
 
 
 # First, while there are eight.

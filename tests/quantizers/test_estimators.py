@@ -18,7 +18,7 @@ ALL = [straight_through] + [
 
 
 def gradient(estimator, e, q, g):
-  return jax.grad(lambda e: jnp.vdot(estimator(e, q), g))(e)
+  return jax.grad(lambda e: jnp.sum(estimator(e, q) * g))(e)
 
 
 def sample(seed, n=64, d=8):

@@ -33,7 +33,7 @@ def value_and_grads(vq, params, x, g, loss_weight):
 
   def objective(params, x):
     out, _ = vq.apply({'params': params}, x, train=True, mutable=['vq'])
-    return jnp.vdot(g, out.z_q) + loss_weight * out.loss, out
+    return jnp.sum(g * out.z_q) + loss_weight * out.loss, out
 
   (_, out), grads = jax.value_and_grad(objective, (0, 1), has_aux=True)(params, x)
   return out, *grads
@@ -111,7 +111,7 @@ def test_vqtorch_norms(name):
 
   def objective(codebook, x):
     out = vq.apply({'params': {'codebook': codebook}}, bend(x), train=True)
-    return jnp.vdot(data['in_g'], out.z_q) + 10 * out.loss, out
+    return jnp.sum(data['in_g'] * out.z_q) + 10 * out.loss, out
 
   (_, out), grads = jax.value_and_grad(objective, (0, 1), has_aux=True)(codebook, data['in_x'])
   np.testing.assert_array_equal(out.indices, data['out_idx'][..., 0])
@@ -242,7 +242,7 @@ def test_simvq():
 
   def objective(params, x):
     out, state = vq.apply({'params': params, **frozen}, x, train=True, mutable=['vq'])
-    return jnp.vdot(data['in_g'], out.z_q) + 3 * out.loss, (out, state)
+    return jnp.sum(data['in_g'] * out.z_q) + 3 * out.loss, (out, state)
 
   params = {'transform': {'kernel': data['in_w'].T}}
   (_, (out, state)), grads = jax.value_and_grad(objective, (0, 1), has_aux=True)(

@@ -44,6 +44,12 @@ class TokenizerExperiment:
     self.num_examples = len(self._sources['train'])
     self.total_steps = recipes.total_steps(config, self.num_examples)
     self.recipe = recipes.build(config, self.num_examples)
+    if (left := config.ema_decay**self.total_steps) > 0.01:
+      log.warning(
+        'config.ema_decay is %s: after %d steps the average of the weights, by which the run is '
+        'judged, is still to %.0f%% what they began as; lower it, or train for longer',
+        *(config.ema_decay, self.total_steps, 100 * left),
+      )
     self.best_metric = self.recipe.task.best_metric
     self._perceptual = None  # parameters, constant: an argument of the step, in no checkpoint
     if self.recipe.perceptual is not None:

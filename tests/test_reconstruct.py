@@ -96,7 +96,7 @@ def test_a_folder_of_every_kind(tok, tmp_path, caplog):
   ):
     np.testing.assert_array_equal(found[f'{name}.png'], reconstruct_picture(tok, seen), name)
   assert found['palette.png'].shape == (13, 15, 3)
-  assert 'broken.jpg (not an image that Pillow can read); 1 so far' in caplog.text
+  assert 'broken.jpg (none of JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM); 1 so far' in caplog.text
   assert caplog.messages[-1] == f'written: 5 of 6 pictures, {tmp_path / "out"}'
 
 

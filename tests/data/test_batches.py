@@ -217,7 +217,7 @@ def test_unreadable_training_image_gives_its_place_to_the_next(caplog):
   # Each once, in whichever order the threads met them.
   assert [line.split(';')[0] for line in lines] == [
     f'skipped unreadable image 2.png ({lines[0].split("(")[1].split(")")[0]})',
-    'skipped unreadable image 5.png (not an image that Pillow can read)',
+    'skipped unreadable image 5.png (none of JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM)',
   ]
   assert sorted(line.split('; ')[1] for line in lines) == ['1 so far', '2 so far']
 

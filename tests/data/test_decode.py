@@ -1,5 +1,6 @@
 """Every kind of file that people have in their folders, against the colours that went in."""
 
+import contextlib
 import io
 import struct
 import subprocess
@@ -9,7 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from pictures import encoded, picture, png
-from PIL import Image, ImageCms
+from PIL import EpsImagePlugin, Image, ImageCms
 
 from vqjax.data.decode import UnreadableImage, decode
 
@@ -154,10 +155,27 @@ def test_corrupt():
   middle = len(file) // 2
   with pytest.raises(UnreadableImage):
     decode(file[:middle] + bytes(16) + file[middle + 16 :], 'x')
-  with pytest.raises(UnreadableImage, match='not an image that Pillow can read'):
+  with pytest.raises(UnreadableImage, match='none of JPEG, '):
     decode(b'<html>404</html>', 'x')
   with pytest.raises(UnreadableImage, match='empty file'):
     decode(b'', 'x')
+
+
+def test_a_picture_starts_no_program(tmp_path, monkeypatch):
+  """Pillow has Ghostscript read an EPS, whatever its name is."""
+  program, started = tmp_path / 'gs', tmp_path / 'started'
+  program.write_text(f'#!/bin/sh\ntouch {started}\n')
+  program.chmod(0o755)
+  monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
+  monkeypatch.setattr(EpsImagePlugin, 'gs_binary', None)  # look for it anew
+  file = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n'
+  with contextlib.suppress(OSError), Image.open(io.BytesIO(file)) as image:
+    image.load()
+  assert started.exists()  # or else this test shows nothing
+  started.unlink()
+  with pytest.raises(UnreadableImage, match='none of JPEG, '):
+    decode(file, 'y.jpg')
+  assert not started.exists()
 
 
 def test_warnings_of_pillow(tmp_path):

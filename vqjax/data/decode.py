@@ -11,6 +11,10 @@ from PIL import Image, UnidentifiedImageError
 warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
 warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\.')
 
+# Pillow goes by content, whatever a file is called, and some of its readers start a program:
+# that of EPS runs Ghostscript. These only decode.
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
+
 _ORIENTATION = 0x0112  # the EXIF tag; its value says how to bring the stored pixels upright
 _UPRIGHT = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,17 +40,17 @@ def decode(encoded: bytes, name: str) -> np.ndarray:
 
   EXIF rotation is applied and transparency is laid on white, neither of which the original
   codebases do; 16-bit grey is scaled to 8 bits; colour profiles are ignored, as they do.
-  Raises `UnreadableImage`, with `name`, for whatever is not a whole image.
+  Raises `UnreadableImage`, with `name`, for whatever is not a whole image in one of `FORMATS`.
   """
   if not encoded:
     raise UnreadableImage(name, 'empty file')
   try:
-    with Image.open(io.BytesIO(encoded)) as image:
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
       image.load()
       return np.asarray(_upright(_rgb(image), image))
   except UnidentifiedImageError:
     # Pillow's own words hold the address of a buffer.
-    raise UnreadableImage(name, 'not an image that Pillow can read') from None
+    raise UnreadableImage(name, f'none of {", ".join(FORMATS)}') from None
   except Exception as error:
     # A broken file makes Pillow raise nearly anything: OSError, SyntaxError, struct.error, ...
     raise UnreadableImage(name, str(error) or type(error).__name__) from error

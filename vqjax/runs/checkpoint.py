@@ -2,7 +2,7 @@
 
 A checkpoint is one folder `<directory>/<step>` with two items: `state`, the arrays, and `record`,
 JSON with what the caller wants to remember beside them, the metrics that rank the checkpoint, and
-the path, dtype and shape of every array.
+the path, dtype and shape of every array; and digests of all files, which a restore compares.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ import tensorstore
 from jax.experimental import multihost_utils
 
 from vqjax.errors import UserError
+from vqjax.runs import digests
 
 _log = logging.getLogger('vqjax')
 
@@ -49,6 +50,7 @@ class Checkpoints:
       raise UserError(f'The number of checkpoints to keep is {keep}; legal: at least 1.')
     self._directory = Path(directory).absolute()
     self._read_only = read_only
+    self._saving = -1  # the step that is being saved, or was the last
     self._policy = _NewestAndBest(keep, best_metric)
     for step in _steps(self._directory):
       with contextlib.suppress(OSError, ValueError):  # Damaged: `restore` reports it.
@@ -61,6 +63,7 @@ class Checkpoints:
         preservation_policy=self._policy,
         create=not read_only,
         cleanup_tmp_directories=not read_only,
+        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
       ),
       item_names=('state', 'record'),
     )
@@ -84,10 +87,12 @@ class Checkpoints:
     if step in self.steps():
       return
     metrics = {name: float(value) for name, value in (metrics or {}).items()}
-    content = {'record': record, 'metrics': metrics, 'arrays': _arrays(state)}
+    content = {'record': record, 'metrics': metrics, 'arrays': _arrays(state), 'digests': True}
     content = json.loads(json.dumps(content))  # The caller may go on to change its record.
     self._policy.score(step, metrics)
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(content))
+    self.wait()  # Orbax would; but what `_seal` looks at must not change before.
+    self._saving = step
     with _disk_errors(self._directory):
       self._manager.save(step, args=args, force=True)  # When to save is the caller's decision.
 
@@ -100,10 +105,10 @@ class Checkpoints:
 
     `abstract_state` has a `jax.ShapeDtypeStruct` for every array; its shardings are where the
     arrays go, whatever they were when saved. All files of a checkpoint are read once to see that
-    they are whole, and only then restored from. A damaged checkpoint is passed over with a warning
-    and moved aside, to `damaged_checkpoints` beside the folder, so that its step can be saved
-    again. With `step`, only that checkpoint will do. With `part`, `abstract_state` may be a tree of
-    dicts with some of the arrays, and gets only those.
+    they are what was written, and only then restored from. A damaged checkpoint is passed over with
+    a warning and moved aside, to `damaged_checkpoints` beside the folder, so that its step can be
+    saved again. With `step`, only that checkpoint will do. With `part`, `abstract_state` may be a
+    tree of dicts with some of the arrays, and gets only those.
 
     Raises:
       UserError: the arrays in the checkpoint are not those of `abstract_state`; there are
@@ -119,7 +124,11 @@ class Checkpoints:
       folder = self._directory / str(step)
       try:
         content = _read(folder)
-        _read_through(folder)
+        # Either may be what is damaged.
+        if content.get('digests') or (folder / digests.NAME).exists():
+          digests.check(folder)
+        else:  # written before 0.2
+          _read_through(folder)
       except (OSError, ValueError) as error:
         damaged[step] = _brief(error)
         continue
@@ -163,6 +172,12 @@ class Checkpoints:
 
   def __exit__(self, *_: object) -> None:
     self.close()
+
+  def _seal(self):
+    """Adds digests. Orbax calls it when all files are written and the folder has no name yet."""
+    if jax.process_index() == 0:
+      folders = self._directory.glob(f'{self._saving}.orbax-checkpoint-tmp*')
+      digests.write(max(folders, key=lambda path: path.stat().st_mtime))  # others: of failed saves
 
   def _report_unfinished(self):
     unfinished = self._directory.glob('*.orbax-checkpoint-tmp*')

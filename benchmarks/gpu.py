@@ -4,12 +4,14 @@
     python -m benchmarks.gpu --small --out=trial.jsonl       # the same programs, on a CPU
 
 Every part is a process of its own, with its own memory, and is printed as it ends; one that fails
-prints its error in full, and the next follows. None is started that would not end in time. Needs
+prints its error in full, and the next follows. A part is started if the time that it should take is
+left, and ended 10 s after the time is up. Needs
 JAX, Flax, Optax and, for their parts, PyTorch and pytest; from the root of the repository.
 """
 
 import argparse
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -20,6 +22,8 @@ import subprocess
 import sys
 import time
 from typing import NamedTuple
+
+from benchmarks import timing
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ('vector', 'estimators', 'sinkhorn', 'lattice', 'systems')
@@ -92,7 +96,6 @@ def run(part, args, peaks, most):
     flags.append(f'--peak_tflops={peaks.get(dtype, 0)}')
   environment = os.environ | {
     'PYTHONUNBUFFERED': '1',
-    'PYTHONPATH': os.pathsep.join(filter(None, (str(ROOT), os.environ.get('PYTHONPATH')))),
     'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
     'VQJAX_TEST_PLATFORM': 'cpu' if args.small else 'cuda,cpu',
     **({'JAX_PLATFORMS': 'cpu'} if args.small else {}),
@@ -108,18 +111,22 @@ def run(part, args, peaks, most):
     code = process.wait(most)
     return 'done' if code == 0 else f'ended with {code}'
   except subprocess.TimeoutExpired:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
     return f'stopped after {most:.0f} s'
+  finally:  # after Ctrl-C too
+    if process.poll() is None:
+      os.killpg(process.pid, signal.SIGKILL)
+      process.wait()
 
 
 def peaks_in(out):
-  """Measured rates of matrix products in TFLOP/s by dtype."""
-  if not os.path.exists(out):
-    return {}
-  with open(out) as file:
-    records = [json.loads(line) for line in file]
-  return {r['dtype']: r['tflops'] for r in records if r['part'] == 'product'}
+  """Rates of matrix products in TFLOP/s by dtype, as this call has measured them."""
+  peaks = {}
+  for record in map(json.loads, pathlib.Path(out).read_text().splitlines()):
+    if record['part'] == 'surroundings':  # a call begins
+      peaks = {}
+    elif record['part'] == 'product':
+      peaks[record['dtype']] = record['tflops']
+  return peaks
 
 
 def surroundings():
@@ -151,12 +158,9 @@ def main():
   args.out = os.path.abspath(args.out)
   start = time.monotonic()
 
-  def keep(record):
-    print(json.dumps(record), flush=True)
-    with open(args.out, 'a') as file:
-      print(json.dumps(record), file=file)
-
+  keep = functools.partial(timing.keep, out=args.out)
   keep({'part': 'surroundings', 'minutes': args.minutes, **surroundings()})
+  failed = []
   wanted = [word for word in args.only.split(',') if word]
   for part in map(small, parts()) if args.small else parts():
     if wanted and not any(word in part.name for word in wanted):
@@ -169,6 +173,10 @@ def main():
     began = time.monotonic()
     end = run(part, args, peaks_in(args.out), min(part.most, left + 10))
     keep({'part': 'run', 'name': part.name, 'end': end, 'seconds': time.monotonic() - began})
+    if end != 'done':
+      failed.append(part.name)
+  if failed:
+    raise SystemExit(f'not done: {", ".join(failed)}')
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ from benchmarks import timing
 from vqjax import sharding
 from vqjax.training import recipe as recipes
 from vqjax.training import state as states
-from vqjax.training.step import train_step
+from vqjax.training.step import make_train_step
 
 NETWORKS = ('rot_vqgan', 'rot_vitvqgan')
 
@@ -64,12 +64,7 @@ def measure(network, args):
   create = functools.partial(states.create, recipe, image_shape=(1, *shape[1:]))
   shardings = sharding.state(mesh, jax.eval_shape(create, state_key))
   state = jax.jit(create, out_shardings=shardings)(state_key)
-  step = jax.jit(  # as vqjax.training.tokenizer_experiment has it
-    functools.partial(train_step, recipe),
-    static_argnames='stage',
-    donate_argnums=0,
-    out_shardings=(shardings, sharding.replicated(mesh)),
-  )
+  step = make_train_step(recipe, mesh, shardings)
   start = time.perf_counter()
   lowered = step.lower(state, batch, stage=recipe.stage(1), perceptual=perceptual)
   traced = time.perf_counter()
@@ -103,10 +98,9 @@ def measure(network, args):
   }
   record |= attempt('memory', lambda: {'temporaries_mb': temporaries(compiled)})
   record |= attempt('quantizer', lambda: quantizer_share(recipe, state, images, args, seconds))
-  record |= attempt('operations', lambda: operations(recipe, state, perceptual, args, compiled))
-  for flops in ('compiled_tflop', 'model_tflop'):
-    if flops in record and args.peak_tflops:
-      record[f'{flops}_share_of_peak'] = record[flops] / seconds / args.peak_tflops
+  record |= attempt('operations', lambda: operations(recipe, state, perceptual, args))
+  if 'model_tflop' in record and args.peak_tflops:
+    record['share_of_peak'] = record['model_tflop'] / seconds / args.peak_tflops
   return record
 
 
@@ -135,6 +129,7 @@ def quantizer_share(recipe, state, images, args, step_seconds):
   )
   own = {name: tree['quantizer'] for name, tree in variables.items() if 'quantizer' in tree}
   z, pull = (jax.random.normal(jax.random.key(i), z.shape) for i in (1, 2))
+  draw = jax.random.key(3)
 
   @jax.jit
   def gradient(params, z, pull):
@@ -142,30 +137,24 @@ def quantizer_share(recipe, state, images, args, step_seconds):
 
     def objective(params, z):
       out, _ = model.apply(
-        {'params': params, **rest}, z, train=True, mutable=list(rest), rngs={'vq': image_key}
+        {'params': params, **rest}, z, train=True, mutable=list(rest), rngs={'vq': draw}
       )
       return out.loss + jnp.sum(out.z_q * pull)
 
     return jax.grad(objective, argnums=(0, 1))(params, z)
 
-  image_key = jax.random.key(3)
   run = lambda: jax.block_until_ready(gradient(own.get('params', {}), z, pull))
   seconds = timing.median_seconds(run, max(args.rounds, 5))
   return {'quantizer_s': seconds, 'quantizer_share': seconds / step_seconds}
 
 
-def operations(recipe, state, perceptual, args, compiled):
-  """Operations of a step in TFLOP, as the compiler counts them and as the model needs them.
+def operations(recipe, state, perceptual, args):
+  """Operations in TFLOP that a step needs; the compiler's count leaves out what cuDNN does.
 
-  The model needs, in forward passes: of the tokenizer 4 (its update, and a second forward pass for
-  the discriminator), of LPIPS 3 halves of a pair and one more half (no gradient for the original
-  and none for parameters), of the discriminator 8: 2 for the tokenizer, 3 for each of two images.
+  In forward passes: of the tokenizer 4 (its update, and a second forward pass for the
+  discriminator); of LPIPS 1.5 pairs (both images forward, the reconstruction backward, no gradient
+  for parameters); of the discriminator 8: 2 for the tokenizer, 3 for each of two images.
   """
-  costs = compiled.cost_analysis()
-  costs = costs[0] if isinstance(costs, list) else costs
-  found = {}
-  if costs and costs.get('flops', 0) > 0:
-    found['compiled_tflop'] = costs['flops'] / 1e12
   image = jnp.zeros((args.batch, args.image_size, args.image_size, recipe.tokenizer.channels))
   generator, judge = state.generator, state.discriminator
   own = {'params': generator.params, **generator.variables}
@@ -179,7 +168,7 @@ def operations(recipe, state, perceptual, args, compiled):
     own = {'params': judge.params, **judge.variables}
     look = lambda v, x: recipe.gan.discriminator.apply(v, x, mutable=list(judge.variables))[0]
     total += 8 * count(look, own, image)
-  return found | {'model_tflop': total / 1e12}
+  return {'model_tflop': total / 1e12}
 
 
 def count(function, *args):

@@ -39,8 +39,9 @@ def default():
   config.seed_codebook_batches = 0  # k-means on the latents of these first batches; 0: none
   config.init_from = ''  # fine-tune: a run folder or a published checkpoint to start from
   config.init_discriminator = False  # from there too
-  config.ema_decay = 0.0  # moving average of the weights, used by evaluation; 0: none. It trails
-  # by 1 / (1 - ema_decay) steps, from the first: too slow a one is mostly what the run began as
+  # Moving average of the weights, taken by evaluation; 0: none. After n steps ema_decay**n of it is
+  # still the initial weights.
+  config.ema_decay = 0.0
 
   # Devices: the batch is split over data x fsdp, parameters and optimizer state over fsdp.
   config.mesh = ConfigDict({'data': -1, 'fsdp': 1})

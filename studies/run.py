@@ -118,7 +118,7 @@ def _locked(out: pathlib.Path) -> Iterator[IO[str]]:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
       raise UserError(
-        f'{out} is at work: a study, or a run that a killed one has left; wait for it, or choose '
+        f'{out} is in use: a study, or a run that a killed one has left; wait for it, or choose '
         'another --out.'
       ) from error
     yield file

@@ -55,12 +55,12 @@ def metrics(workdir):
 
 def test_a_moving_average_that_is_too_slow_for_the_run_is_named(caplog):
   config = small_vqgan()
-  for decay, warns in ((0.9, True), (0.3, False)):
+  for decay, warns in ((0.9, True), (0.3, False), (0.0, False)):
     config.ema_decay = decay
     caplog.clear()
     TokenizerExperiment(config, sharding.make_mesh(config.mesh))
-    assert ('after 4 steps the average of the weights' in caplog.text) == warns
-    assert ('still to 66% what they began as' in caplog.text) == warns
+    assert ('is 0.9, too near 1 for 4 steps: the averaged weights' in caplog.text) == warns
+    assert ('still to 66% those of the start' in caplog.text) == warns
 
 
 # First, while there are eight.

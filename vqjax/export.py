@@ -20,6 +20,7 @@ from vqjax import commands, convert, pretrained, tokenizer
 from vqjax.convert import FORMATS, OWN
 from vqjax.errors import UserError
 from vqjax.runs.folder import to_json
+from vqjax.whole_files import replacing
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 
@@ -73,6 +74,8 @@ def write(
   Raises:
     UserError: see `export`; or numbers that do not fit `dtype`.
   """
+  if dtype not in DTYPES:
+    raise UserError(f'dtype is {dtype!r}; legal: {", ".join(DTYPES)}.')
   format, tensors = export(tok, format)
   cast = dict(tensors)
   for key, tensor in tensors.items():
@@ -81,17 +84,19 @@ def write(
         cast[key] = tensor.astype(jnp.dtype(dtype))
       if np.isfinite(tensor).all() and not np.isfinite(cast[key]).all():
         raise UserError(f'{key} has numbers beyond {dtype}; legal: --dtype=bfloat16 or float32.')
-  if format == 'maskgit_flax':
-    path.write_bytes(serialization.to_bytes(traverse_util.unflatten_dict(cast, '/')))
-  else:
-    # As everyone's readers want it: 'pt' says that the layout is PyTorch's.
-    metadata = {'format': 'pt'}
-    if format == OWN:
-      config = to_json(tok.config)
-      parts = {name: config[name] for name in ('model', 'quantizer')}
-      metadata = {'format': 'flax', 'config': json.dumps(parts)}
-    path.write_bytes(safetensors.numpy.save(cast, metadata))
+  with replacing(path) as partial:
+    partial.write_bytes(_content(tok, format, cast))
   return format
+
+
+def _content(tok, format, tensors):
+  if format == 'maskgit_flax':
+    return serialization.to_bytes(traverse_util.unflatten_dict(tensors, '/'))
+  if format != OWN:
+    return safetensors.numpy.save(tensors, {'format': 'pt'})  # the layout is PyTorch's
+  config = to_json(tok.config)
+  parts = {name: config[name] for name in ('model', 'quantizer')}
+  return safetensors.numpy.save(tensors, {'format': 'flax', 'config': json.dumps(parts)})
 
 
 def _tensors(tok, name):

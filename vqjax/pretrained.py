@@ -96,8 +96,9 @@ def load(
 
   Args:
     source: a run folder of train.py or vqjax.convert; 'photos', the tokenizer that comes with the
-      package; a published checkpoint: a file of PyTorch, safetensors or flax, or a Hugging Face
-      folder; or the name of one on the hub, 'owner/name'.
+      package (a file of yours with that name is './photos'); a published checkpoint: a file of
+      PyTorch, safetensors or flax, or a Hugging Face folder; or the name of one on the hub,
+      'owner/name'.
     format: of a published checkpoint, a name in `vqjax.convert.FORMATS`; recognised by default.
     step: of a run folder's checkpoint; the best by held-out images by default.
     eval_assign: how codes are assigned, in place of the quantizer's own `eval_assign`; for OptVQ's

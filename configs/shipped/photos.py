@@ -5,12 +5,13 @@ small enough to ride along and fast on a CPU. No publication stands behind it: t
 demos (vqjax/networks/edsr.py), codes of width 8 learned by gradient with the rotation trick,
 started by k-means and kept in use by replacing those that are hardly chosen.
 
+  python -m vqjax.weights lpips
   python -m studies.photographs runs/photographs --shorter=256
-  python train.py --config=configs/photos.py --config.data.path=runs/photographs
-  python -m vqjax.export runs/photos --format=vqjax --out=photos.safetensors
+  python train.py --config=configs/shipped/photos.py --config.data.path=runs/photographs
+  python -m vqjax.export runs/photos --format=vqjax --dtype=float16 --out=photos.safetensors
 
-Data: crops of 128 pixels of 240 photographs whose shorter side is 128 to 256 pixels, flipped at
-random; 25 photographs are held out.
+Data: random crops of 64 pixels, flipped at random, of 240 photographs whose shorter side is scaled
+to 128 to 256 pixels. Held out are 25 others, their middle 64 pixels at a shorter side of 128.
 """
 
 from configs import common
@@ -21,7 +22,7 @@ def get_config():
   """No arguments."""
   config = common.default()
   config.name = 'photos'
-  config.total_steps = 8_000
+  config.total_steps = 7_000
   config.batch_size = 8
   config.log_every = 100
   config.eval_every = config.checkpoint_every = 1_000
@@ -59,7 +60,7 @@ def get_config():
   config.loss.perceptual = 0.2
   config.loss.perceptual_net = 'alex'  # that of VGG would take four fifths of the time
 
-  config.optimizer.learning_rate = 2e-3
+  config.optimizer.learning_rate = 1e-3
   config.optimizer.b2 = 0.99
   config.optimizer.clip_norm = 1.0
   config.optimizer.schedule = 'cosine'

@@ -3,13 +3,14 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch_files as write
 from flax import serialization, traverse_util
 from golden_data import CHECKPOINTS, checkpoint
 from ml_collections import ConfigDict
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import vqjax
 from configs import common
@@ -18,7 +19,7 @@ from vqjax.convert import __main__ as command
 from vqjax.convert import hub
 from vqjax.errors import UserError
 from vqjax.export import COMMAND as EXPORT
-from vqjax.export import export
+from vqjax.export import DTYPES, export
 from vqjax.export import write as write_tokenizer
 
 LDM = 'tiny_ok' if 'tiny_ok' in CHECKPOINTS else 'ldm_vq_f4_a'
@@ -106,6 +107,41 @@ def test_a_file_of_ours_holds_any_tokenizer(name, tmp_path, capsys):
   half = vqjax.load(tmp_path / 'half.safetensors')
   halve = lambda x: np.float32(np.float16(x)) if np.issubdtype(x.dtype, np.floating) else x
   jax.tree.map(same, half.variables, jax.tree.map(halve, tok.variables))
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_numbers_may_have_half_precision_in_every_format(dtype, tmp_path):
+  for name in [LDM, *(name for name in CHECKPOINTS if name.startswith('maskgit'))]:
+    tok = vqjax.load(checkpoint(name)[0])
+    for format in ('maskgit_flax',) if name.startswith('maskgit') else ('vqgan', 'vqjax'):
+      path = tmp_path / f'{format}.any'
+      assert write_tokenizer(tok, path, format, dtype) == format
+      again = vqjax.load(path)
+      round_off = lambda x: np.asarray(x).astype(jnp.dtype(dtype)).astype(np.float32)
+      expected = jax.tree.map(round_off, tok.variables)
+      jax.tree.map(np.testing.assert_array_equal, again.variables, expected)
+
+
+def test_metadata_of_others_are_no_concern(tmp_path):
+  """Theirs may have a `config` too; a folder's config.json is what counts there."""
+  tensors = dict(convert.open_published(checkpoint(LDM)[0]).tensors)
+  save_file(tensors, tmp_path / 'model.safetensors', {'config': 'yaml: x'})
+  assert vqjax.load(tmp_path / 'model.safetensors').model == vqjax.load(checkpoint(LDM)[0]).model
+  (tmp_path / 'config.json').write_text('{"of": "theirs"}')
+  assert tensor_files.read(tmp_path)['config'] == {'of': 'theirs'}
+
+
+def test_a_file_of_ours_without_its_config_is_refused(tmp_path):
+  save_file({f'{side}coder/x': np.ones(2, np.float32) for side in ('en', 'de')}, tmp_path / 'x')
+  with pytest.raises(UserError, match=r"looks like a checkpoint of vqjax but lacks .* 'config'"):
+    vqjax.load(tmp_path / 'x')
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+  tok = vqjax.load(checkpoint(LDM)[0])
+  with pytest.raises(UserError, match="dtype is 'int8'; legal: float32, float16, bfloat16"):
+    write_tokenizer(tok, tmp_path / 'x', 'vqjax', 'int8')
+  assert not list(tmp_path.iterdir())
 
 
 def test_numbers_beyond_half_precision_are_named(tmp_path):

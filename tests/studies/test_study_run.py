@@ -284,7 +284,7 @@ def test_a_killed_study_goes_on_and_its_orphan_is_waited_for(stage):
     killed.wait()
     assert said() == ['train out/runs/2/seed0', 'eval out/runs/2/seed0', 'train out/runs/4/seed0']
     pathlib.Path('slow').unlink()
-    with pytest.raises(UserError, match=r'^out is at work: '):
+    with pytest.raises(UserError, match=r'^out is in use: '):
       make()
     assert not said()
   finally:

@@ -17,8 +17,8 @@ def fetch(name: str) -> pathlib.Path:
   """
   if not re.fullmatch(r'[\w.-]+/[\w.-]+', name):
     raise UserError(
-      f'{name} does not exist; legal: a run folder, a checkpoint file, a Hugging Face folder, or '
-      "the name 'owner/name' of one on the hub."
+      f'{name} does not exist; legal: a run folder, a checkpoint file, a Hugging Face folder, the '
+      "name 'owner/name' of one on the hub, or 'photos', which comes with the package."
     )
   try:
     files = [

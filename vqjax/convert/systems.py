@@ -1,6 +1,7 @@
 """The published systems: a network's config read off its tensors, and what its keys are called."""
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -208,7 +209,12 @@ def _positions(model, image_size):
   }
 
 
-# The keys of our own files, which say in words what network they are of: no name is translated.
+def _own(tensors, content):
+  config = json.loads(content['metadata']['config'])
+  return config['model'], config['quantizer']
+
+
+# Our own files: they hold the config, and their keys are our own paths.
 OWN = 'vqjax'
 
 # In the order in which they are tried.
@@ -258,7 +264,7 @@ FORMATS = {
   ),
   OWN: Format(
     marks=(r'encoder/', r'decoder/'),
-    describe=lambda tensors, content: (content['config']['model'], content['config']['quantizer']),
+    describe=_own,
     names=lambda model: names.OWN,
   ),
 }

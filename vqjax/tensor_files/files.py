@@ -55,8 +55,8 @@ def read(path: str | pathlib.Path) -> Any:
 
   Returns:
     What the file holds: dicts, lists, numbers, strings, NumPy arrays, and a `Record` for every
-    object of another class. A Hugging Face folder gives {'config': ..., 'tensors': ...}, a
-    safetensors file {'tensors': ...}, and 'config' where its metadata have one, as JSON.
+    object of another class. A safetensors file gives {'tensors': ..., 'metadata': text by name}, a
+    Hugging Face folder these and {'config': ...}.
 
   Raises:
     UserError: there is no such file, or it is no checkpoint, or damaged.
@@ -176,8 +176,7 @@ def _read_safetensors(path):
     flat = np.frombuffer(entry['data'], _SAFETENSORS[entry['dtype']])
     tensors[name] = flat.reshape(entry['shape'])
   with safetensors.safe_open(path, 'np') as file:
-    config = (file.metadata() or {}).get('config')
-  return {'tensors': tensors} | ({'config': json.loads(config)} if config else {})
+    return {'tensors': tensors, 'metadata': file.metadata() or {}}
 
 
 def _read_msgpack(path):

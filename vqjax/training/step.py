@@ -1,4 +1,4 @@
-"""The training step: a pure function, jitted by the caller.
+"""The training step: a pure function, and how it is compiled.
 
 Order of a training step, as taming-transformers has it: the generator's update; then the
 discriminator's. Gradient accumulation runs the micro-batches of a phase one after the other: an EMA
@@ -6,13 +6,16 @@ codebook (and BatchNorm) therefore moves once per micro-batch, from that micro-b
 the originals; parameters move once.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
+from vqjax import sharding
 from vqjax.quantizers import code_counts, replace_dead_codes
 from vqjax.quantizers import seed_codebooks as seed_quantizer
 from vqjax.training import objective
@@ -100,6 +103,19 @@ def train_step(
   if average is not None:
     average = optax.incremental_update(generator.params, average, 1 - recipe.ema_decay)
   return TrainState(state.step + 1, state.rng, generator, discriminator, average), scalars
+
+
+def make_train_step(recipe: Recipe, mesh: Mesh, shardings: Any) -> Any:
+  """`train_step` of a recipe, compiled for a mesh: (state, batch, *, stage, perceptual).
+
+  `shardings` are those of the state, whose buffers are donated; metrics are on every device.
+  """
+  return jax.jit(
+    functools.partial(train_step, recipe),
+    static_argnames='stage',
+    donate_argnums=0,
+    out_shardings=(shardings, sharding.replicated(mesh)),
+  )
 
 
 def latents(recipe: Recipe, state: TrainState, images: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ from vqjax.runs.log import parameter_overview
 from vqjax.training import recipe as recipes
 from vqjax.training import state as states
 from vqjax.training.experiment import Batches, Look
-from vqjax.training.step import latents, seed_codebooks, train_step
+from vqjax.training.step import latents, make_train_step, seed_codebooks
 from vqjax.training.warm_start import warm_start
 
 log = logging.getLogger('vqjax')
@@ -44,10 +44,10 @@ class TokenizerExperiment:
     self.num_examples = len(self._sources['train'])
     self.total_steps = recipes.total_steps(config, self.num_examples)
     self.recipe = recipes.build(config, self.num_examples)
-    if (left := config.ema_decay**self.total_steps) > 0.01:
+    if config.ema_decay and (left := config.ema_decay**self.total_steps) > 0.01:
       log.warning(
-        'config.ema_decay is %s: after %d steps the average of the weights, by which the run is '
-        'judged, is still to %.0f%% what they began as; lower it, or train for longer',
+        'config.ema_decay is %s, too near 1 for %d steps: the averaged weights, which evaluation '
+        'takes, are still to %.0f%% those of the start; lower it, or train longer',
         *(config.ema_decay, self.total_steps, 100 * left),
       )
     self.best_metric = self.recipe.task.best_metric
@@ -63,12 +63,7 @@ class TokenizerExperiment:
     self._shardings = sharding.state(mesh, abstract)
     self.abstract_state = sharding.target(abstract, self._shardings)
     self._create = jax.jit(create, out_shardings=self._shardings)
-    self._step = jax.jit(
-      functools.partial(train_step, self.recipe),
-      static_argnames='stage',
-      donate_argnums=0,
-      out_shardings=(self._shardings, sharding.replicated(mesh)),
-    )
+    self._step = make_train_step(self.recipe, mesh, self._shardings)
     self._eval_step = make_eval_step(
       self.recipe.tokenizer,
       self.recipe.loss_weights,

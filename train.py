@@ -8,6 +8,7 @@ Run again on the same folder, it goes on where it stopped, bit for bit.
 import contextlib
 import logging
 import pathlib
+import signal
 import time
 from collections.abc import Callable
 
@@ -20,8 +21,10 @@ import vqjax
 from vqjax import commands, sharding
 from vqjax.errors import UserError
 from vqjax.evaluation import table
+from vqjax.runs import stopping
 from vqjax.runs.checkpoint import Checkpoints
 from vqjax.runs.folder import open_run, to_json
+from vqjax.runs.lock import locked
 from vqjax.runs.log import Progress, RunWriter
 from vqjax.training import durations
 from vqjax.training.experiment import Experiment
@@ -78,12 +81,16 @@ def train(
   }
   due = lambda key, step: step == total or (every[key] and step % every[key] == 0)
 
-  ####### Run folder
-  workdir, changes = open_run(workdir, config, allow_config_change=allow_config_change, write=first)
-  for name, (old, new) in changes.items():
-    log.info('config.%s was %r and is now %r', name, old, new)
-
   with contextlib.ExitStack() as stack:
+    ####### Run folder
+    if first:
+      stack.enter_context(locked(pathlib.Path(workdir).expanduser(), '--workdir'))
+    workdir, changes = open_run(
+      workdir, config, allow_config_change=allow_config_change, write=first
+    )
+    for name, (old, new) in changes.items():
+      log.info('config.%s was %r and is now %r', name, old, new)
+
     ####### Checkpoint, or a fresh start
     checkpoints = stack.enter_context(
       Checkpoints(
@@ -106,6 +113,8 @@ def train(
     progress = Progress(total, config.batch_size, start_step=start)
     window = Window(workdir / 'checkpoints')
     held_out, started = {}, time.perf_counter()
+    # Several processes would have to agree on the step.
+    wish = stack.enter_context(stopping.asked()) if jax.process_count() == 1 else stopping.Wish()
 
     for step in range(start + 1, total + 1):
       state, reported = trained.step(state, next(batches), step)
@@ -116,7 +125,8 @@ def train(
         progress.start(step)
         log.info('first step after %.0f s', time.perf_counter() - started)
 
-      if due('log_every', step) or due('checkpoint_every', step) or step == start + 1:
+      noted = due('log_every', step) or due('checkpoint_every', step) or wish.by
+      if noted or step == start + 1:
         summary = window.summary()
         log.info(progress.line(step, table.line('progress', summary)))
         if progress.images_per_second is not None:
@@ -133,10 +143,16 @@ def train(
         words = ', '.join(table.line('held out', held_out))
         log.info('step %d: %d held-out images, %s', step, look.num_images, words)
 
-      if due('checkpoint_every', step):
+      if due('checkpoint_every', step) or wish.by:
         with progress.pause():
           record = {'config': to_json(config), 'examples_seen': seen, 'vqjax': vqjax.__version__}
-          checkpoints.save(step, state, record, held_out)
+          checkpoints.save(step, state, record, held_out if due('checkpoint_every', step) else {})
+      if wish.by and step < total:
+        checkpoints.wait()
+        log.info('%s: saved step %d; the same command goes on from there', wish.by.name, step)
+        if wish.by == signal.SIGINT:
+          raise KeyboardInterrupt
+        return held_out
 
   log.info('done: %d steps in %s', total, workdir)
   log.info('next: python eval.py --workdir=%s', workdir)

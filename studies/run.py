@@ -14,16 +14,12 @@ as it has cores gain nothing. --only=PATTERN makes a part: the points whose fold
 matches, as in --only='kmeans-8-*'.
 """
 
-import contextlib
 import datetime
-import fcntl
 import fnmatch
 import json
 import logging
 import os
 import pathlib
-from collections.abc import Iterator
-from typing import IO
 
 from studies import collapse, figure, network, rate_distortion, rotation, table
 from studies.making import making
@@ -33,6 +29,7 @@ from studies.study import Study, label
 from vqjax import commands, weights
 from vqjax.errors import UserError
 from vqjax.evaluation.table import METRICS
+from vqjax.runs.lock import locked
 from vqjax.whole_files import replacing
 
 STUDIES = {
@@ -70,7 +67,7 @@ def run_study(
   """
   chosen = _matching(study, only)
   runs = plan(study, size, data, out, seeds)
-  with _locked(out) as lock:
+  with locked(out, '--out') as lock:
     _write(out / 'commands.sh', ''.join(f'# {run.name}\n{run.commands}' for run in runs))
     _warn_of_missing(study)
     runs = [run for run in runs if label(run.point) in chosen]
@@ -107,21 +104,6 @@ def write_tables(study: Study, out: pathlib.Path, *, picture: bool = False) -> N
   if picture:
     figure.draw(found, study.axes, study.numbers, out / 'figure.png')
     log.info('written: %s, table.json, figure.png', out / 'table.md')
-
-
-@contextlib.contextmanager
-def _locked(out: pathlib.Path) -> Iterator[IO[str]]:
-  """The folder, for this study alone; gives the lock, which whoever inherits it holds as well."""
-  out.mkdir(parents=True, exist_ok=True)
-  with (out / 'lock').open('w') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise UserError(
-        f'{out} is in use: a study, or a run that a killed one has left; wait for it, or choose '
-        'another --out.'
-      ) from error
-    yield file
 
 
 def _matching(study, pattern):

@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -83,7 +84,7 @@ MISTAKES = [
     ['train.py', f'{VQGAN}:demo', '--config.quantizer.estimator=rotate'],
     'legal: straight_through',
   ),
-  (['train.py', f'{VQGAN}:demo', '--workdir=/dev/null/run'], 'cannot make the run folder'),
+  (['train.py', f'{VQGAN}:demo', '--workdir=/dev/null/run'], 'cannot write /dev/null/run: '),
   (['eval.py'], '--workdir is missing'),
   (['eval.py', '--workdir=/no/such/run'], '/no/such/run/config.json does not exist'),
   (
@@ -136,7 +137,6 @@ ENDS = pytest.mark.parametrize(
       jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: wanted 51 GB\nmore'),
       'out of memory (RESOURCE_EXHAUSTED: wanted 51 GB); {memory}.',
     ),
-    (KeyboardInterrupt(), 'interrupted; {interrupted}.'),
   ],
 )
 DOC = 'Does this.\n\npython -m this PLACE [--count=N]\n\nAnd that.'
@@ -176,6 +176,35 @@ def test_the_programs_with_flags_end_alike(error, message, monkeypatch):
     'fewer images at a time need less: --config.batch_size=N or --config.model.remat'
   )
   assert exit.value.code.startswith('error: ' + message.format(**words).rstrip('.'))
+
+
+def interrupt(*_):
+  raise KeyboardInterrupt
+
+
+def terminate(*_):
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.usefixtures('restored_loggers')
+@pytest.mark.parametrize(
+  ('main', 'status', 'said'),
+  [(interrupt, 130, 'interrupted'), (terminate, 143, 'ended by SIGTERM')],
+)
+def test_a_signal_is_one_line_and_its_own_status(main, status, said, monkeypatch, capsys):
+  monkeypatch.setattr(commands.app, 'run', lambda main, argv, flags_parser: main(argv))
+  before = signal.getsignal(signal.SIGTERM)
+  try:
+    for command in (
+      declared(main, interrupted='do it again'),
+      commands.Program(main, 'do it again'),
+    ):
+      with pytest.raises(SystemExit) as exit:
+        commands.run(command, ['here'] if isinstance(command, commands.Command) else [])
+      assert exit.value.code == status
+      assert capsys.readouterr().err == f'error: {said}; do it again.\n'
+  finally:
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.usefixtures('restored_loggers')

@@ -1,7 +1,11 @@
 """The real loop, at a size that takes seconds; the commands are in test_commands.py."""
 
+import contextlib
+import functools
 import json
+import os
 import shutil
+import signal
 
 import devices
 import numpy as np
@@ -16,6 +20,7 @@ from configs import rot_vqgan, rot_vqvae, vqtorch
 from vqjax import sharding
 from vqjax.errors import UserError
 from vqjax.runs.folder import flatten, read_config, to_json
+from vqjax.runs.lock import locked
 from vqjax.training.tokenizer_experiment import TokenizerExperiment
 
 pytestmark = pytest.mark.usefixtures('restored_loggers')
@@ -297,3 +302,37 @@ def test_anything_that_is_an_experiment_can_be_trained(tmp_path, caplog):
   shutil.rmtree(tmp_path / 'whole' / 'checkpoints' / '4')
   train_command.train(config, tmp_path / 'whole', experiment=MeanExperiment)
   assert metrics(tmp_path / 'whole') == whole
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_ends_a_run_behind_a_saved_step(number, tmp_path, caplog):
+  """It goes on from there to the same end; SIGINT is Ctrl-C all the same."""
+  caplog.set_level('INFO', 'vqjax')
+
+  class Signalled(MeanExperiment):
+    def step(self, state, batch, step):
+      if step == 3:
+        os.kill(os.getpid(), number)
+      return super().step(state, batch, step)
+
+  config = small_vqvae()
+  config.eval_every = config.checkpoint_every = 4
+  train = functools.partial(train_command.train, config)
+  ends = contextlib.nullcontext()
+  with pytest.raises(KeyboardInterrupt) if number == signal.SIGINT else ends:
+    train(tmp_path / 'cut', experiment=Signalled)
+  assert f'{number.name}: saved step 3; the same command goes on from there' in caplog.messages
+  assert sorted(path.name for path in (tmp_path / 'cut/checkpoints').iterdir()) == ['3']
+  train(tmp_path / 'cut', experiment=MeanExperiment)
+  assert f'going on from step 3 of {tmp_path}/cut/checkpoints' in caplog.messages
+  train(tmp_path / 'whole', experiment=MeanExperiment)
+  assert metrics(tmp_path / 'cut')[-2:] == metrics(tmp_path / 'whole')[-2:]
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+  with (
+    locked(tmp_path, '--workdir'),
+    pytest.raises(UserError, match=rf'in use by process {os.getpid()} on .*--workdir='),
+  ):
+    train_command.train(small_vqvae(), tmp_path, experiment=MeanExperiment)
+  train_command.train(small_vqvae(), tmp_path, experiment=MeanExperiment)

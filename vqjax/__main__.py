@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> None:
 
     command = importlib.import_module(MODULES[name]).COMMAND
   except KeyboardInterrupt:
-    sys.exit('error: interrupted; run the same command again.')
+    print('error: interrupted; run the same command again.', file=sys.stderr)
+    sys.exit(130)
   commands.run(command, arguments)
 
 

@@ -4,7 +4,9 @@ import argparse
 import logging
 import os
 import pathlib
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -106,9 +108,11 @@ class Program(NamedTuple):
 def run(command: Command | Program, argv: Sequence[str] | None = None) -> None:
   """Runs a `Command` or `Program` on arguments, by default those that were typed.
 
-  A UserError, a device without memory left and Ctrl-C end in one line on stderr and exit status 1.
+  A UserError and a device without memory left end in one line on stderr and exit status 1; so do
+  Ctrl-C and SIGTERM, with 130 and 143, as shells count them.
   """
-  # The place for handlers of signals. SIGINT is Python's KeyboardInterrupt already.
+  if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGTERM, _terminate)
   try:
     try:
       command.start(list(sys.argv[1:] if argv is None else argv))
@@ -116,8 +120,10 @@ def run(command: Command | Program, argv: Sequence[str] | None = None) -> None:
       sys.stdout.flush()  # while a broken pipe can be caught
   except UserError as error:
     sys.exit(f'error: {error}')
-  except KeyboardInterrupt:
-    sys.exit(f'error: interrupted; {command.interrupted}.')
+  except KeyboardInterrupt as interrupt:
+    ended = 'ended by SIGTERM' if isinstance(interrupt, _Terminated) else 'interrupted'
+    print(f'error: {ended}; {command.interrupted}.', file=sys.stderr)
+    sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
@@ -125,6 +131,14 @@ def run(command: Command | Program, argv: Sequence[str] | None = None) -> None:
   except BrokenPipeError:  # whoever read has seen enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
     sys.exit(1)
+
+
+class _Terminated(KeyboardInterrupt):
+  """SIGTERM, which ends what a KeyboardInterrupt ends."""
+
+
+def _terminate(number, frame):
+  raise _Terminated
 
 
 class _Parser(argparse.ArgumentParser):

@@ -53,8 +53,17 @@ def test_what_may_change_when_a_run_resumes(tmp_path):
   assert read_config(tmp_path)[1].to_dict() == to_json(new)
 
 
+def test_a_folder_is_free_until_it_has_a_checkpoint(tmp_path):
+  open_run(tmp_path, config())
+  (tmp_path / 'checkpoints' / '4.orbax-checkpoint-tmp').mkdir(parents=True)  # not finished
+  other = config(**{'data.image_size': 64})
+  assert set(open_run(tmp_path, other)[1]) == {'data.image_size'}
+  assert read_config(tmp_path)[1].data.image_size == 64
+
+
 def test_another_config_is_another_run(tmp_path):
   open_run(tmp_path, config())
+  (tmp_path / 'checkpoints' / '4').mkdir(parents=True)
   fields = {
     'optimizer.learning_rate': 0.5,
     'model.channel_mult': (1, 2),

@@ -284,7 +284,8 @@ def test_a_killed_study_goes_on_and_its_orphan_is_waited_for(stage):
     killed.wait()
     assert said() == ['train out/runs/2/seed0', 'eval out/runs/2/seed0', 'train out/runs/4/seed0']
     pathlib.Path('slow').unlink()
-    with pytest.raises(UserError, match=r'^out is in use: '):
+    said_of_it = r'^out is in use by process \d+ on .*; wait for its end, or choose .* --out='
+    with pytest.raises(UserError, match=said_of_it):
       make()
     assert not said()
   finally:
@@ -343,9 +344,7 @@ def test_an_output_that_cannot_be_written_is_said_in_one_sentence(stage, capsys,
   pathlib.Path('out').write_text('a file')
   with pytest.raises(SystemExit) as error:
     commands.run(run.COMMAND, ['rotation', '--data=images', '--out=out'])
-  assert str(error.value) == (
-    'error: cannot write out: File exists; make room, or choose another --out.'
-  )
+  assert str(error.value) == ('error: cannot write out: File exists; choose another with --out=...')
 
 
 def test_a_real_run(images, tmp_path, monkeypatch):

@@ -40,6 +40,9 @@ def open_run(
 ) -> tuple[pathlib.Path, dict[str, tuple[Any, Any]]]:
   """Creates the folder, or checks that it belongs to `config`; writes `config.json` if `write`.
 
+  A folder belongs to a config once it has a checkpoint: before, there is nothing to lose, and
+  what failed may be tried again with another.
+
   Returns:
     (path, changes): the folder, and the fields that differ from the earlier run as
     `{'optimizer.learning_rate': (old, new)}`.
@@ -58,6 +61,8 @@ def open_run(
   if (path / 'config.json').exists():
     changes = difference(flatten(read_config(path)[1]), flatten(to_json(config)))
     other = [name for name in changes if not name.startswith(FREE)]
+    if not any(name.name.isdigit() for name in (path / 'checkpoints').glob('*')):
+      other = []
     if other and not allow_config_change:
       listed = '; '.join(f'{n}: {changes[n][0]!r} there, {changes[n][1]!r} now' for n in other)
       raise UserError(

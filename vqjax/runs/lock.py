@@ -1,0 +1,49 @@
+"""One process at a time in a folder. The door to flock."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import socket
+from collections.abc import Iterator
+from typing import IO
+
+from vqjax.errors import UserError
+
+NAME = 'lock'
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path, option: str) -> Iterator[IO[str]]:
+  """Makes the folder and keeps it for this process until the block is left.
+
+  The operating system lets go of the lock when its last holder ends, however it ends. Gives the
+  file: a child process that inherits it (`pass_fds`) holds the folder too.
+
+  Args:
+    folder: of a run, or of whatever a command writes.
+    option: by which another folder is chosen, for messages: '--workdir'.
+
+  Raises:
+    UserError: another process has the folder, or it cannot be made or written to.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / NAME).open('a+')
+  except OSError as error:
+    raise UserError(
+      f'cannot write {folder}: {error.strerror}; choose another with {option}=...'
+    ) from error
+  with file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      file.seek(0)
+      raise UserError(
+        f'{folder} is in use by {file.read() or "another process"}, or by one that it started; '
+        f'wait for its end, or choose another with {option}=...'
+      ) from error
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {socket.gethostname()}')
+    file.flush()
+    yield file

@@ -1,6 +1,6 @@
 """Writes a trained tokenizer to one file: for a published system's own code, or for vqjax.load.
 
-python -m vqjax.export SOURCE --out=FILE [--format=FORMAT] [--dtype=DTYPE] [--step=N]
+python -m vqjax.export SOURCE --out=FILE [--format=FORMAT] [--dtype=DTYPE] [--step=N] [--overwrite]
 
 SOURCE is anything that `vqjax.load` takes. Systems of PyTorch get a safetensors file, in the layout
 of their state dict; `maskgit_flax` gets flax's msgpack. `--format=vqjax` writes any tokenizer, with
@@ -142,10 +142,13 @@ def _arguments(parser):
   parser.add_argument('--out', required=True, type=commands.path, help='the file to write')
   parser.add_argument('--format', default='auto', choices=['auto', *FORMATS])
   parser.add_argument('--dtype', default=DTYPES[0], choices=DTYPES, help='of the numbers')
+  parser.add_argument('--overwrite', action='store_true', help='replace the file, if there is one')
   parser.add_argument('--step', type=int, help='checkpoint of a run; the best by default')
 
 
 def _main(args):
+  if args.out.exists() and not args.overwrite:
+    raise UserError(f'{args.out} is there already; choose another --out, or add --overwrite.')
   tok = pretrained.load(args.source, step=args.step)
   try:
     name = write(tok, args.out, args.format, args.dtype)

@@ -66,7 +66,12 @@ def test_the_commands_from_a_file_to_a_file(tmp_path, capsys):
   ):
     commands.run(EXPORT, [str(run), f'--out={tmp_path}/no/x'])
   with pytest.raises(SystemExit, match=r'none that a published system can run \(llamagen: '):
-    commands.run(EXPORT, [str(run), '--format=llamagen', f'--out={out}'])
+    commands.run(EXPORT, [str(run), '--format=llamagen', f'--out={out}', '--overwrite'])
+  assert load_file(out).keys() == tensors.keys()  # as it was
+  with pytest.raises(
+    SystemExit, match=r'out\.safetensors is there already; choose another --out, '
+  ):
+    commands.run(EXPORT, [str(run), f'--out={out}'])
 
 
 def test_a_network_with_other_norms_is_not_exported():

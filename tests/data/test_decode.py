@@ -161,6 +161,23 @@ def test_corrupt():
     decode(b'', 'x')
 
 
+def test_a_name_forges_no_line():
+  name = 'bad\x1b[31m\nfake log line \udcff ünïcode.jpg'  # \udcff: a byte that is no UTF-8
+  with pytest.raises(UnreadableImage) as raised:
+    decode(b'', name)
+  assert str(raised.value) == r'bad\x1b[31m\nfake log line \udcff ünïcode.jpg (empty file)'
+  assert raised.value.name == name
+
+
+@pytest.mark.parametrize('size', [(1, 101), (101, 1), (3, 60_000)])
+def test_a_picture_of_extreme_sides_is_unreadable(size):
+  with pytest.raises(
+    UnreadableImage, match=f'{size[0]} x {size[1]} pixels, of sides more than 100 '
+  ):
+    decode(encoded(flat(RED, size=size), 'PNG'), 'x')
+  assert decode(encoded(flat(RED, size=(1, 100)), 'PNG'), 'x').shape == (100, 1, 3)
+
+
 def test_a_picture_starts_no_program(tmp_path, monkeypatch):
   """Pillow has Ghostscript read an EPS, whatever its name is."""
   program, started = tmp_path / 'gs', tmp_path / 'started'

@@ -1,5 +1,6 @@
 """Folders of images: what is found, in which order, and which are held out."""
 
+import contextlib
 import os
 
 import pytest
@@ -67,12 +68,45 @@ def test_links_are_followed(tmp_path):
   assert names(read(tmp_path / 'data')) == ['a/1.png']
 
 
+def test_a_folder_is_listed_once_whatever_leads_to_it(tmp_path):
+  fill(tmp_path, 'data/train/a/1.png', 'data/train/b/2.png', 'data/val/3.png')
+  for link, target in {'a/up': '..', 'c': 'a', 'd': '../train', 'e': 'missing'}.items():
+    os.symlink(target, tmp_path / 'data/train' / link)
+  assert names(read(tmp_path / 'data')) == ['a/1.png', 'b/2.png']
+
+
+def test_a_link_to_an_image_is_on_its_side_of_the_hold_out(tmp_path):
+  fill(tmp_path, *(f'{i}.png' for i in range(40)))
+  for i in range(40):
+    os.symlink(f'{i}.png', tmp_path / f'again{i}.png')
+  held_out = names(read(tmp_path, 'eval', holdout=0.3))
+  assert len(held_out) > 4
+  assert {name.removeprefix('again') for name in held_out} == set(held_out[: len(held_out) // 2])
+
+
+def test_what_is_no_regular_file_is_no_image(tmp_path):
+  """Neither a pipe, which nobody writes to, nor a device without end."""
+  fill(tmp_path, 'train/1.png', 'val/2.png')
+  os.mkfifo(tmp_path / 'train/pipe.png')
+  os.symlink('/dev/zero', tmp_path / 'train/zero.png')
+  assert names(read(tmp_path)) == ['1.png']
+  (tmp_path / 'train/1.png').unlink()
+  with pytest.raises(UserError, match=r'found 2 \.png that is no regular file'):
+    read(tmp_path)
+
+
 def test_order_does_not_depend_on_the_disk(tmp_path, monkeypatch):
   fill(tmp_path, 'train/b/1.png', 'train/a/2.png', 'train/a.png', 'train/B/3.png', 'val/1.png')
   want = ['B/3.png', 'a.png', 'a/2.png', 'b/1.png']
   assert names(read(tmp_path)) == want
-  walk = os.walk
-  monkeypatch.setattr(os, 'walk', lambda *args, **kw: reversed(list(walk(*args, **kw))))
+  scandir = os.scandir
+
+  @contextlib.contextmanager
+  def reverse(path):
+    with scandir(path) as entries:
+      yield reversed(list(entries))
+
+  monkeypatch.setattr(os, 'scandir', reverse)
   assert names(read(tmp_path)) == want
   assert labels(read(tmp_path)) == {'B/3.png': 0, 'a.png': 0, 'a/2.png': 1, 'b/1.png': 2}
 

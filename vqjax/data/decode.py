@@ -15,6 +15,9 @@ warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\.')
 # that of EPS runs Ghostscript. These only decode.
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
 
+# One that is longer, with its shorter side brought to some hundred pixels, would fill the memory.
+MAX_RATIO = 100  # of the longer side to the shorter
+
 _ORIENTATION = 0x0112  # the EXIF tag; its value says how to bring the stored pixels upright
 _UPRIGHT = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,11 +31,17 @@ _UPRIGHT = {
 
 
 class UnreadableImage(Exception):
-  """One image that cannot be read; `str` of it is `name (reason)`."""
+  """One image that cannot be read; `str` of it is `name (reason)`, without control characters."""
 
   def __init__(self, name: str, reason: str) -> None:
-    super().__init__(f'{name} ({reason})')
+    super().__init__(f'{printable(name)} ({reason})')
     self.name = name
+
+
+def printable(name: str) -> str:
+  """The name of a file, which may hold anything, as a terminal and a log can show it on a line."""
+  escape = lambda c: c.encode('unicode_escape').decode()
+  return ''.join(c if c.isprintable() else escape(c) for c in name)
 
 
 def decode(encoded: bytes, name: str) -> np.ndarray:
@@ -40,12 +49,16 @@ def decode(encoded: bytes, name: str) -> np.ndarray:
 
   EXIF rotation is applied and transparency is laid on white, neither of which the original
   codebases do; 16-bit grey is scaled to 8 bits; colour profiles are ignored, as they do.
-  Raises `UnreadableImage`, with `name`, for whatever is not a whole image in one of `FORMATS`.
+  Raises `UnreadableImage`, with `name`, for whatever is not a whole image in one of `FORMATS`, or
+  has one side more than `MAX_RATIO` times the other.
   """
   if not encoded:
     raise UnreadableImage(name, 'empty file')
   try:
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+      if max(image.size) > MAX_RATIO * min(image.size):
+        width, height = image.size
+        raise ValueError(f'{width} x {height} pixels, of sides more than {MAX_RATIO} to 1')
       image.load()
       return np.asarray(_upright(_rgb(image), image))
   except UnidentifiedImageError:

@@ -5,11 +5,11 @@ import pathlib
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from vqjax.data.decode import UnreadableImage
+from vqjax.data.decode import UnreadableImage, printable
 from vqjax.errors import UserError
 
 _SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
@@ -88,18 +88,27 @@ def _part(root: pathlib.Path, holdout: float, split: str) -> Folder:
     )
 
   def keep(names: list[str]) -> list[str]:
-    if len(names) < 2:
-      raise UserError(
-        f'{root} holds a single image, {names[0]}; two are the least, since one is held out: add'
-        f' more, or give --config.data.eval_path; {DEMO}.'
-      )
     # By name alone: no picture changes sides when others come or go. The first and the last hash
     # see to it that neither side is ever empty.
-    ranked = sorted(names, key=lambda name: (_hash(name), name))
-    held_out = {name for name in ranked[:-1] if _hash(name) < holdout} | {ranked[0]}
-    return [name for name in names if (name in held_out) == (split == 'eval')]
+    hashes = {name: _hash(_of_file(root, name)) for name in names}
+    first, last = min(hashes.values()), max(hashes.values())
+    if first == last:
+      raise UserError(
+        f'{root} holds a single image, {printable(names[0])}; two are the least, since one is held'
+        f' out: add more, or give --config.data.eval_path; {DEMO}.'
+      )
+    held_out = {h for h in hashes.values() if h == first or (h < holdout and h != last)}
+    return [name for name in names if (hashes[name] in held_out) == (split == 'eval')]
 
   return Folder(root, keep, 'training images' if split == 'train' else 'held-out images')
+
+
+def _of_file(root: pathlib.Path, name: str) -> str:
+  """The name of the file itself where `name` is a link to another below `root`."""
+  if not os.path.islink(root / name):
+    return name
+  target, top = (os.path.realpath(path) for path in (root / name, root))
+  return os.path.relpath(target, top) if target.startswith(top + os.sep) else name
 
 
 def _hash(name: str) -> float:
@@ -119,27 +128,41 @@ def _check_folder(path: pathlib.Path, field: str) -> None:
 def image_names(root: pathlib.Path, advice: str = _ADVICE) -> list[str]:
   """Paths below `root`, with forward slashes, sorted by code point; hidden ones are skipped.
 
-  Raises `UserError`, which ends with `advice`, if `root` cannot be listed or holds no image.
+  Links are followed, as data sets are often assembled from them, but every folder is listed once,
+  whatever leads to it: a link may lead back. Only regular files are images: another kind, such as
+  a pipe, may have no end. Raises `UserError`, which ends with `advice`, if `root` cannot be listed
+  or holds no image.
   """
+  names: list[str] = []
+  others: Counter[str] = Counter()
+  seen = set()
 
-  def fail(error: OSError) -> NoReturn:
+  def visit(folder: str, below: str) -> None:
+    status = os.stat(folder)
+    if (place := (status.st_dev, status.st_ino)) in seen:
+      return
+    seen.add(place)
+    with os.scandir(folder) as entries:
+      ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+      suffix = os.path.splitext(entry.name)[1].lower()
+      if entry.is_dir():
+        if not entry.name.startswith('.'):
+          visit(entry.path, f'{below}{entry.name}/')
+      elif entry.name.startswith('.') or suffix not in _SUFFIXES:
+        others[suffix or 'no suffix'] += 1
+      elif entry.is_file() or not os.path.exists(entry.path):  # a broken link is named when read
+        names.append(below + entry.name)
+      else:
+        others[f'{suffix} that is no regular file'] += 1
+
+  try:
+    visit(str(root), '')
+  except OSError as error:
     raise UserError(
       f'cannot list {error.filename}: {error.strerror}; give yourself the right to read it, or'
       f' {advice}.'
     ) from error
-
-  names: list[str] = []
-  others: Counter[str] = Counter()
-  # Links are followed: data sets are often assembled from them.
-  for parent, folders, files in os.walk(root, onerror=fail, followlinks=True):
-    folders[:] = [name for name in folders if not name.startswith('.')]
-    below = '' if parent == str(root) else os.path.relpath(parent, root).replace(os.sep, '/') + '/'
-    for name in files:
-      suffix = os.path.splitext(name)[1].lower()
-      if name.startswith('.') or suffix not in _SUFFIXES:
-        others[suffix or 'no suffix'] += 1
-      else:
-        names.append(below + name)
   if not names:
     ranked = sorted(others, key=lambda suffix: (-others[suffix], suffix))[:5]
     found = ', '.join(f'{others[suffix]} {suffix}' for suffix in ranked) or 'no files'

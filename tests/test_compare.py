@@ -193,7 +193,12 @@ def test_mistakes(runs, tmp_path):
   (tmp_path / 'file').write_text('')
   assert 'choose another --out' in refused(*runs, f'--out={tmp_path / "file"}')
   broken = write(tmp_path / 'broken')
-  for name, content in (('pictures.npz', b'PK\x03\x04 cut'), ('metrics.json', b'{"psnr": 1}')):
+  text = b'{"psnr": "high", "protocol": {"metrics": {}}}'
+  for name, content in (
+    ('metrics.json', text),
+    ('pictures.npz', b'PK\x03\x04 cut'),
+    ('metrics.json', b'{"psnr": 1}'),
+  ):
     (broken / 'eval' / name).write_bytes(content)
     message = refused(a, broken, out)
     assert f'{broken}/eval cannot be read as an evaluation' in message

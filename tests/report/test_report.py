@@ -19,6 +19,8 @@ LINES = [
   '{"eval/psnr": 99.0}',
   '{"step": 2, "eval/psnr": 12.0, "eval/psnr_mean_color": 10.0, "eval/num_images": 4}',
   '{"step": 3, "loss": 1.0}',
+  '[1]',
+  '{"step": 4, "loss": "text"}',
   '{"step": 4, "lo',
 ]
 

@@ -66,6 +66,7 @@ def test_resuming_drops_what_will_be_done_again(tmp_path):
     for step in (10, 20, 30):
       writer.scalars(step, {'loss': step})
   with (tmp_path / 'metrics.jsonl').open('a') as file:
+    file.write('[1]\n"step"\n{"step": "x"}\n{"loss": 1}\n')  # Another hand.
     file.write('{"step": 15, "lo')  # The run died here.
   with log.RunWriter(tmp_path, resume_step=20) as writer:
     assert metrics(tmp_path) == [{'step': 10, 'loss': 10}, {'step': 20, 'loss': 20}]

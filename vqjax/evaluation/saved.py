@@ -61,6 +61,8 @@ def read(run: str | pathlib.Path) -> Evaluated:
     protocol = numbers.pop('protocol')
     numbers.pop('baselines', None)  # of the run's own rate: they do not compare
     protocol['metrics'].items()
+    if wrong := [name for name, x in numbers.items() if not isinstance(x, int | float | None)]:
+      raise ValueError(f'{wrong[0]} is no number')
     if images.exists():
       with images.open('rb') as file, np.load(file) as arrays:
         pictures = dict(arrays)

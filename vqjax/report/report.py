@@ -16,6 +16,7 @@ from vqjax.errors import UserError
 from vqjax.evaluation.results import Evaluation
 from vqjax.evaluation.table import METRICS, decibels, in_table
 from vqjax.report import html, pictures, plots
+from vqjax.runs.log import read_metrics
 
 _IMAGES = (
   'Original, reconstruction and error map of held-out images, numbered in the order of the set. '
@@ -224,19 +225,14 @@ def _curves(lines):
 
 
 def _read_curves(path):
-  """metrics.jsonl as {name: (steps, values)}; without nulls and a line that a crash cut."""
+  """metrics.jsonl as {name: (steps, values)}; without nulls."""
   if path is None or not pathlib.Path(path).exists():
     return {}
   found: dict[str, tuple[list[int], list[float]]] = {}
-  for line in pathlib.Path(path).read_text().splitlines():
-    try:
-      values = json.loads(line)
-      step = values.pop('step')
-    except (json.JSONDecodeError, KeyError):
-      continue
-    for name, value in values.items():
-      if value is not None:
+  for _, row in read_metrics(pathlib.Path(path)):
+    for name, value in row.items():
+      if name != 'step' and isinstance(value, int | float):
         steps, curve = found.setdefault(name, ([], []))
-        steps.append(step)
+        steps.append(row['step'])
         curve.append(value)
   return found

@@ -194,14 +194,22 @@ def _seconds_per_step(begin, end):
   return (end[1] - begin[1]) / steps if steps else None
 
 
-def _drop_lines_after(path, step):
-  kept = []
-  for line in path.read_text().splitlines(keepends=True):
+def read_metrics(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+  """The lines of a metrics.jsonl, each with what it holds: `step`, and numbers or None by name.
+
+  Leaves out a line that was half written when the run died, and one of another hand.
+  """
+  for line in path.read_text(errors='replace').splitlines(keepends=True):
     try:
-      if json.loads(line)['step'] <= step:
-        kept.append(line)
-    except json.JSONDecodeError:
-      pass  # Half written when the run died.
+      row = json.loads(line)
+    except (ValueError, RecursionError):
+      continue
+    if isinstance(row, dict) and isinstance(row.get('step'), int):
+      yield line, row
+
+
+def _drop_lines_after(path, step):
+  kept = [line for line, row in read_metrics(path) if row['step'] <= step]
   # A crash in here must not cost the lines either.
   with replacing(path) as partial:
     partial.write_text(''.join(kept))

@@ -8,7 +8,7 @@ started by k-means and kept in use by replacing those that are hardly chosen.
   python -m vqjax.weights lpips
   python -m studies.photographs runs/photographs --shorter=256
   python train.py --config=configs/shipped/photos.py --config.data.path=runs/photographs
-  python -m vqjax.export runs/photos --format=vqjax --dtype=float16 --out=photos.safetensors
+  vqjax export runs/photos --step=7000 --format=vqjax --dtype=float16 --out=photos.safetensors
 
 Data: random crops of 64 pixels, flipped at random, of 240 photographs whose shorter side is scaled
 to 128 to 256 pixels. Held out are 25 others, their middle 64 pixels at a shorter side of 128.

@@ -304,7 +304,14 @@ def test_anything_that_is_an_experiment_can_be_trained(tmp_path, caplog):
   assert metrics(tmp_path / 'whole') == whole
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def number(request):
+  """A signal that is not ignored, as SIGINT is in the background of a script."""
+  before = signal.signal(request.param, signal.default_int_handler)
+  yield request.param
+  signal.signal(request.param, before)
+
+
 def test_a_signal_ends_a_run_behind_a_saved_step(number, tmp_path, caplog):
   """It goes on from there to the same end; SIGINT is Ctrl-C all the same."""
   caplog.set_level('INFO', 'vqjax')

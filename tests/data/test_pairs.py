@@ -77,5 +77,5 @@ def test_images_that_do_not_fit(folders):
   ):
     read(pairs, 2)
   path.write_bytes(b'nothing')
-  with pytest.raises(UserError, match=r'cannot read the image .*1\.png \(not an image .*; repair'):
+  with pytest.raises(UserError, match=r'cannot read the image .*1\.png \(none of JPEG, .*; repair'):
     read(pairs, 2)

@@ -26,6 +26,17 @@ def test_the_first_signal_is_noted_and_the_second_does_what_it_did(number, capfd
   assert capfd.readouterr().err.count('asked to stop: this step is finished and saved first') == 1
 
 
+def test_what_is_ignored_stays_ignored(capfd):
+  before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+  try:
+    with stopping.asked() as wish:
+      os.kill(os.getpid(), signal.SIGUSR1)
+      assert wish.by is None
+  finally:
+    signal.signal(signal.SIGUSR1, before)
+  assert capfd.readouterr().err == ''
+
+
 def test_another_thread_gets_no_signals():
   wishes = []
 

@@ -258,7 +258,9 @@ def test_an_interrupted_study_leaves_nobody_behind_and_records_no_failure(stage)
 def start(**options):
   """The same as `make`, as a process."""
   code = (
-    'import pathlib, toy_study, studies.run\n'
+    'import pathlib, signal, toy_study, studies.run\n'
+    # Tests in the background of a script are started with SIGINT ignored.
+    'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
     'studies.run.run_study(toy_study.STUDY, "small", pathlib.Path("images"), pathlib.Path("out"),'
     f' **{options})'
   )

@@ -23,7 +23,10 @@ class Wish:
 
 @contextlib.contextmanager
 def asked() -> Iterator[Wish]:
-  """Within the block the first of `SIGNALS` is noted, and the second does what it did before."""
+  """Within the block the first of `SIGNALS` is noted, and the second does what it did before.
+
+  One that the process was started to ignore, as `nohup` and scripts do, stays ignored.
+  """
   wish = Wish()
   if threading.current_thread() is not threading.main_thread():
     yield wish  # only the main thread gets signals
@@ -39,7 +42,10 @@ def asked() -> Iterator[Wish]:
     for number, handler in before.items():
       signal.signal(number, handler)
 
-  before = {number: signal.signal(number, note) for number in SIGNALS}
+  before = {number: signal.getsignal(number) for number in SIGNALS}
+  before = {n: now for n, now in before.items() if now not in (signal.SIG_IGN, None)}
+  for number in before:
+    signal.signal(number, note)
   try:
     yield wish
   finally:

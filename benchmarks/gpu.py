@@ -5,8 +5,8 @@
 
 Every part is a process of its own, with its own memory, and is printed as it ends; one that fails
 prints its error in full, and the next follows. A part is started if the time that it should take is
-left, and ended 10 s after the time is up. Needs
-JAX, Flax, Optax and, for their parts, PyTorch and pytest; from the root of the repository.
+left, and ended 10 s after the time is up. Needs JAX, Flax, Optax and, for their parts, PyTorch and
+pytest; from the root of the repository.
 """
 
 import argparse
@@ -150,7 +150,9 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--minutes', type=float, default=5.5, help='none starts that ends later')
+  parser.add_argument(
+    '--minutes', type=float, default=5.5, help='a part starts if its time is left'
+  )
   parser.add_argument('--out', default='gpu.jsonl', help='appended to, a JSON object a line')
   parser.add_argument('--small', action='store_true', help='a trial on a CPU')
   parser.add_argument('--only', default='', help='parts whose name has one of these, by commas')

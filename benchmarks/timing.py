@@ -4,7 +4,8 @@ import json
 import resource
 import statistics
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -24,6 +25,19 @@ def peak_memory_mb(of_device: int | None) -> float:
   if of_device is not None:
     return of_device / 1e6
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts KiB
+
+
+def keep_each(measurements: Iterable[Callable[[], dict[str, Any]]], out: str | None) -> None:
+  """Keeps what each finds; one that fails prints its error, and the status is 1 in the end."""
+  failed = False
+  for measure in measurements:
+    try:
+      keep(measure(), out)
+    except Exception:
+      failed = True
+      traceback.print_exc()
+  if failed:
+    raise SystemExit(1)
 
 
 def keep(record: dict[str, Any], out: str | None) -> None:

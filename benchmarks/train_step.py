@@ -218,15 +218,8 @@ def main():
     # Without it a GPU multiplies in TF32, of 10 bits.
     jax.config.update('jax_default_matmul_precision', 'highest')
   print(f'JAX {jax.__version__}, {jax.devices()[0].device_kind}', flush=True)
-  failed = False
-  for network in args.networks.split(','):
-    try:
-      timing.keep(measure(network, args), args.out)
-    except Exception:
-      failed = True
-      traceback.print_exc()
-  if failed:
-    raise SystemExit(1)
+  networks = args.networks.split(',')
+  timing.keep_each((functools.partial(measure, network, args) for network in networks), args.out)
 
 
 if __name__ == '__main__':

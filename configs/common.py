@@ -210,11 +210,7 @@ def demo(config, image_size=64):
   optimizer.b1, optimizer.b2 = 0.9, 0.99  # those for a GAN are too noisy for batches of 4
   optimizer.clip_norm = 1.0
   if optimizer.schedule != 'onecycle':
-    optimizer.schedule = 'cosine'
-    optimizer.warmup_steps = 20
-    del optimizer.decay_steps
-    optimizer.decay_percent = 100
-    optimizer.final_fraction = 0.02
+    cosine(optimizer, warmup_steps=20, final_fraction=0.02)
   if config.gan.weight:
     config.gan.channels = 16
     config.gan.max_channels = 64
@@ -256,6 +252,15 @@ def _steps(config, total):
   config.total_steps = total
   config.log_every = 50
   config.eval_every = config.checkpoint_every = total // 4
+
+
+def cosine(optimizer, warmup_steps, final_fraction):
+  """Makes the learning rate a cosine over the whole run."""
+  optimizer.schedule = 'cosine'
+  optimizer.warmup_steps = warmup_steps
+  del optimizer.decay_steps
+  optimizer.decay_percent = 100
+  optimizer.final_fraction = final_fraction
 
 
 def epochs(config, total):

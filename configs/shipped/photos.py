@@ -63,9 +63,5 @@ def get_config():
   config.optimizer.learning_rate = 1e-3
   config.optimizer.b2 = 0.99
   config.optimizer.clip_norm = 1.0
-  config.optimizer.schedule = 'cosine'
-  config.optimizer.warmup_steps = 100
-  del config.optimizer.decay_steps
-  config.optimizer.decay_percent = 100
-  config.optimizer.final_fraction = 0.01
+  common.cosine(config.optimizer, warmup_steps=100, final_fraction=0.01)
   return config

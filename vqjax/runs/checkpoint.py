@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 
 from vqjax.errors import UserError
 from vqjax.runs import digests
+from vqjax.runs.folder import saved_steps
 
 _log = logging.getLogger('vqjax')
 
@@ -50,9 +51,8 @@ class Checkpoints:
       raise UserError(f'The number of checkpoints to keep is {keep}; legal: at least 1.')
     self._directory = Path(directory).absolute()
     self._read_only = read_only
-    self._saving = -1  # the step that is being saved, or was the last
     self._policy = _NewestAndBest(keep, best_metric)
-    for step in _steps(self._directory):
+    for step in saved_steps(self._directory):
       with contextlib.suppress(OSError, ValueError):  # Damaged: `restore` reports it.
         self._policy.score(step, _read(self._directory / str(step))['metrics'])
     if not read_only:
@@ -91,8 +91,6 @@ class Checkpoints:
     content = json.loads(json.dumps(content))  # The caller may go on to change its record.
     self._policy.score(step, metrics)
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(content))
-    self.wait()  # Orbax would; but what `_seal` looks at must not change before.
-    self._saving = step
     with _disk_errors(self._directory):
       self._manager.save(step, args=args, force=True)  # When to save is the caller's decision.
 
@@ -176,14 +174,15 @@ class Checkpoints:
   def _seal(self):
     """Adds digests. Orbax calls it when all files are written and the folder has no name yet."""
     if jax.process_index() == 0:
-      folders = self._directory.glob(f'{self._saving}.orbax-checkpoint-tmp*')
-      digests.write(max(folders, key=lambda path: path.stat().st_mtime))  # others: of failed saves
+      folders = self._directory.glob('*.orbax-checkpoint-tmp*')
+      # One save at a time: the newest is its own, and others are of saves that failed.
+      digests.write(max(folders, key=lambda path: path.stat().st_mtime_ns))
 
   def _report_unfinished(self):
     unfinished = self._directory.glob('*.orbax-checkpoint-tmp*')
     names = ', '.join(sorted(path.name.split('.')[0] for path in unfinished))
     if names and jax.process_index() == 0:
-      steps = _steps(self._directory)
+      steps = saved_steps(self._directory)
       then = f'using step {steps[-1]}' if steps else 'there is no other'
       _log.warning('found an unfinished checkpoint of step %s; %s', names, then)
 
@@ -246,13 +245,6 @@ def _disk_errors(directory):
         'permissions, then start the same command again: it resumes from the last checkpoint.'
       ) from error
     raise
-
-
-def _steps(directory):
-  # A finished checkpoint's folder is named by the step alone: renaming it so is what finishes it.
-  if not directory.exists():
-    return []
-  return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
 
 
 def _require(step, steps, directory):

@@ -61,9 +61,7 @@ def open_run(
   if (path / 'config.json').exists():
     changes = difference(flatten(read_config(path)[1]), flatten(to_json(config)))
     other = [name for name in changes if not name.startswith(FREE)]
-    if not any(name.name.isdigit() for name in (path / 'checkpoints').glob('*')):
-      other = []
-    if other and not allow_config_change:
+    if other and saved_steps(path / 'checkpoints') and not allow_config_change:
       listed = '; '.join(f'{n}: {changes[n][0]!r} there, {changes[n][1]!r} now' for n in other)
       raise UserError(
         f'{path} belongs to a run with another config ({listed}); choose another --workdir, use '
@@ -81,6 +79,14 @@ def open_run(
       f'cannot write {path / "config.json"}: {error.strerror}; choose another --workdir=...'
     ) from error
   return path, changes
+
+
+def saved_steps(checkpoints: pathlib.Path) -> list[int]:
+  """The steps whose checkpoint is finished, ascending; none where there is no such folder."""
+  # A finished checkpoint's folder is named by the step alone: renaming it so is what finishes it.
+  if not checkpoints.exists():
+    return []
+  return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
 
 
 def read_config(

@@ -8,14 +8,17 @@ import pytest
 from configs import rot_vqgan
 from vqjax import export, pretrained, tokenizer
 
-torch = pytest.importorskip('torch')
+
+@pytest.fixture
+def torch():
+  return pytest.importorskip('torch')
 
 
 def numbers(network):
   return sum(parameter.numel() for parameter in network.parameters())
 
 
-def test_published_sizes():
+def test_published_sizes(torch):
   from benchmarks.torch_peer import LPIPS, VQGAN, PatchGAN
 
   with torch.device('meta'):
@@ -23,7 +26,7 @@ def test_published_sizes():
   assert [*map(numbers, networks)] == [55_322_782, 2_765_633, 14_716_160]
 
 
-def test_equal_weights_give_equal_images_and_gradients():
+def test_equal_weights_give_equal_images_and_gradients(torch):
   from benchmarks.torch_peer import VQGAN
 
   config = rot_vqgan.get_config()

@@ -93,10 +93,11 @@ def get_config(arg=''):
 
 
 def demo(config, arg):
-  """The same system, small: 64-pixel photographs, few codes, short warm-up."""
+  """The same system, small: 64-pixel photographs, few codes, short warm-up, dead codes replaced."""
   common.demo(config)
   config.quantizer.num_codes = 256
   config.quantizer.learner.decay = 0.98  # of 4 images a step, not of 512
   config.quantizer.learner.init_count = 1.0
   config.quantizer.learner.hold = True
+  config.quantizer.replacement = 'rarely_used'
   common.demo_network(config, patch_size=4 if arg.latent == '16x16x32' else 2)

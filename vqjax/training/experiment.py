@@ -53,5 +53,8 @@ class Experiment(Protocol):
     The state that is given is donated. Beside scalars there may be `code_counts` [K].
     """
 
+  def examples(self, start: int, stop: int) -> list[str]:
+    """Names of the examples `start` to `stop - 1` of the run, for a log."""
+
   def look(self, state: Any) -> Look:
     """Looks at held-out data."""

@@ -120,9 +120,9 @@ def test_resume_with_other_processes_and_batch_size():
 
 def test_the_examples_of_a_step_can_be_named_afterwards():
   drawn = join(train(source(), 6))
-  names = train_names(source(), seed=0, start=8, stop=24)  # of steps 3 to 6, over an epoch's end
+  names = train_names(source(), range(8, 24), seed=0)  # of steps 3 to 6, over an epoch's end
   assert names == [f'{index}.png' for index in drawn[8:24]]
-  assert train_names(source(), seed=1, start=8, stop=24) != names
+  assert train_names(source(), range(8, 24), seed=1) != names
 
 
 def test_names_can_be_printed_and_are_those_of_unreadable_images_too():
@@ -134,7 +134,7 @@ def test_names_can_be_printed_and_are_those_of_unreadable_images_too():
       return {**super().__getitem__(index), 'name': name}
 
   named = Named([None, picture(1), picture(2)])
-  names = train_names(named, seed=0, start=0, stop=3)
+  names = train_names(named, range(3), seed=0)
   assert sorted(names) == [rf'{index}\x1b[31m\n.png' for index in range(3)]
 
 

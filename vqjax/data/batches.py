@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import grain
@@ -55,13 +56,13 @@ def train_batches(
   return batches
 
 
-def train_names(source: Source, *, seed: int, start: int, stop: int) -> list[str]:
-  """Names of the examples `start` to `stop - 1` of a run, in order, without control characters.
+def train_names(source: Source, numbers: Iterable[int], *, seed: int) -> list[str]:
+  """Names of the examples of a run with these numbers, counted from 0, without control characters.
 
   An unreadable image is named itself, not the one that stood in its place. Reads each example.
   """
   order = _order(source, seed)
-  return [_name(source, order[n]) for n in range(start, stop)]
+  return [_name(source, order[n]) for n in numbers]
 
 
 def eval_batches(

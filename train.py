@@ -26,7 +26,8 @@ from vqjax.runs.checkpoint import Checkpoints
 from vqjax.runs.folder import open_run, to_json
 from vqjax.runs.lock import locked
 from vqjax.runs.log import Progress, RunWriter
-from vqjax.training import durations
+from vqjax.runs.occasions import Occasions
+from vqjax.training import durations, guard
 from vqjax.training.experiment import Experiment
 from vqjax.training.tokenizer_experiment import TokenizerExperiment
 from vqjax.training.window import Window
@@ -79,6 +80,7 @@ def train(
     )
     for key in ('log_every', 'eval_every', 'checkpoint_every')
   }
+  occasions, allowed = Occasions(mesh, config.checkpoint_minutes), guard.allowed(config)
   due = lambda key, step: step == total or (every[key] and step % every[key] == 0)
 
   with contextlib.ExitStack() as stack:
@@ -101,32 +103,33 @@ def train(
     )
     restored = checkpoints.restore(trained.abstract_state)
     if restored is None:
-      state, start, seen = trained.start(), 0, 0
+      state, start, seen, skipped = trained.start(), 0, 0, 0
     else:
       state, record = restored
       start, seen = record['step'], record['examples_seen']
+      skipped = record.get('skipped_steps', 0)  # not there before 0.2
       log.info('going on from step %d of %s', start, workdir / 'checkpoints')
 
     ####### The loop
     writer = stack.enter_context(RunWriter(workdir, resume_step=start, enabled=first))
     batches = stack.enter_context(contextlib.closing(trained.batches(seen)))
     progress = Progress(total, config.batch_size, start_step=start)
-    window = Window(workdir / 'checkpoints')
+    window = Window(workdir / 'checkpoints', trained.examples, allowed=allowed, skipped=skipped)
     held_out, started = {}, time.perf_counter()
-    # Several processes would have to agree on the step.
-    wish = stack.enter_context(stopping.asked()) if jax.process_count() == 1 else stopping.Wish()
+    wish = stack.enter_context(stopping.asked())
 
     for step in range(start + 1, total + 1):
       state, reported = trained.step(state, next(batches), step)
+      window.add(step, reported, range(seen, seen + config.batch_size))
       seen += config.batch_size
-      window.add(step, reported)
       if step == start + 1:
         jax.block_until_ready(reported)
         progress.start(step)
         log.info('first step after %.0f s', time.perf_counter() - started)
 
-      noted = due('log_every', step) or due('checkpoint_every', step) or wish.by
-      if noted or step == start + 1:
+      stop, late = occasions.behind(step, wish.by)
+      saves = due('checkpoint_every', step) or late or stop
+      if due('log_every', step) or saves or step == start + 1:
         summary = window.summary()
         log.info(progress.line(step, table.line('progress', summary)))
         if progress.images_per_second is not None:
@@ -143,14 +146,16 @@ def train(
         words = ', '.join(table.line('held out', held_out))
         log.info('step %d: %d held-out images, %s', step, look.num_images, words)
 
-      if due('checkpoint_every', step) or wish.by:
+      if saves:
         with progress.pause():
           record = {'config': to_json(config), 'examples_seen': seen, 'vqjax': vqjax.__version__}
+          record['skipped_steps'] = window.skipped
           checkpoints.save(step, state, record, held_out if due('checkpoint_every', step) else {})
-      if wish.by and step < total:
+        occasions.saved()
+      if stop and step < total:
         checkpoints.wait()
-        log.info('%s: saved step %d; the same command goes on from there', wish.by.name, step)
-        if wish.by == signal.SIGINT:
+        log.info('%s: saved step %d; the same command goes on from there', stop.name, step)
+        if stop == signal.SIGINT:
           raise KeyboardInterrupt
         return held_out
 

@@ -29,6 +29,9 @@ def default():
   config.log_every = 50
   config.eval_every = 5_000
   config.checkpoint_every = 5_000
+  # Also so many minutes after the last one, whatever the step: what a crash may cost of a run whose
+  # 5,000 steps take hours; 0: never. As behind a signal, nothing held out is looked at.
+  config.checkpoint_minutes = 30
   config.keep_checkpoints = 3  # the newest; the one with the best held-out PSNR is kept too
   config.eval_images = 1_000  # held-out images looked at while training; eval.py takes all
   config.sample_images = 8  # in every picture under samples/
@@ -42,6 +45,10 @@ def default():
   # Moving average of the weights, taken by evaluation; 0: none. After n steps ema_decay**n of it is
   # still the initial weights.
   config.ema_decay = 0.0
+  # Where a loss or a gradient is not finite: stop; or skip, and parameters, optimizer, averages and
+  # codes stay as they were before that step.
+  config.on_nonfinite = 'stop'
+  config.max_nonfinite_steps = 10  # that are skipped in the whole run; one more stops it
 
   # Devices: the batch is split over data x fsdp, parameters and optimizer state over fsdp.
   config.mesh = ConfigDict({'data': -1, 'fsdp': 1})

@@ -49,6 +49,9 @@ class MeanExperiment:
     mean = 0.5 * state['mean'] + 0.5 * jnp.mean(batch)
     return {'mean': mean}, {'loss': jnp.square(mean), 'accuracy': jnp.float32(1 / step)}
 
+  def examples(self, numbers):
+    return [f'number {n}' for n in numbers]
+
   def look(self, state):
     picture = np.full((4, 6, 3), int(state['mean']) % 256, np.uint8)
     return Look(3, {'accuracy': 0.25}, {'drawn': picture})

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from pictures import ListSource, data_config, picture, png
 
-from vqjax.data import eval_batches, train_batches
+from vqjax.data import eval_batches, train_batches, train_names
+from vqjax.data.decode import UnreadableImage
 from vqjax.errors import UserError
 
 # Random crops and flips, so that a wrong random stream shows in the pixels.
@@ -115,6 +116,26 @@ def test_resume_with_other_processes_and_batch_size():
   images = join(train(source(), 10, batch_size=8), 'image')
   resumed = train(source(), 5, batch_size=4, start=24, process_index=1, process_count=2)
   np.testing.assert_array_equal(join(resumed, 'image'), images[24:44][1::2])
+
+
+def test_the_examples_of_a_step_can_be_named_afterwards():
+  drawn = join(train(source(), 6))
+  names = train_names(source(), range(8, 24), seed=0)  # of steps 3 to 6, over an epoch's end
+  assert names == [f'{index}.png' for index in drawn[8:24]]
+  assert train_names(source(), range(8, 24), seed=1) != names
+
+
+def test_names_can_be_printed_and_are_those_of_unreadable_images_too():
+  class Named(ListSource):
+    def __getitem__(self, index):
+      name = f'{index}\x1b[31m\n.png'
+      if self.images[index] is None:
+        raise UnreadableImage(name, 'gone')
+      return {**super().__getitem__(index), 'name': name}
+
+  named = Named([None, picture(1), picture(2)])
+  names = train_names(named, range(3), seed=0)
+  assert sorted(names) == [rf'{index}\x1b[31m\n.png' for index in range(3)]
 
 
 def test_resume_reads_nothing_of_what_went_before():

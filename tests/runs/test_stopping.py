@@ -23,7 +23,7 @@ def test_the_first_signal_is_noted_and_the_second_does_what_it_did(number, capfd
     assert seen == ['before', 'before']
   finally:
     signal.signal(number, before)
-  assert capfd.readouterr().err.count('asked to stop: this step is finished and saved first') == 1
+  assert capfd.readouterr().err.count('asked to stop: a step is finished and saved first') == 1
 
 
 def test_what_is_ignored_stays_ignored(capfd):

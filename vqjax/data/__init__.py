@@ -8,7 +8,7 @@ Pixels stay uint8 up to the device, which normalizes them: a quarter of the byte
 importer of Grain and tensorflow_datasets; TensorFlow is never imported.
 """
 
-from vqjax.data.batches import eval_batches, train_batches
+from vqjax.data.batches import eval_batches, train_batches, train_names
 from vqjax.data.defaults import default_data
 from vqjax.data.sources import Source, choose_images, make_source
 from vqjax.data.tokens import Tokens
@@ -23,4 +23,5 @@ __all__ = [
   'make_source',
   'make_transform',
   'train_batches',
+  'train_names',
 ]

@@ -3,13 +3,14 @@
 import logging
 import os
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import grain
 import numpy as np
 from ml_collections import ConfigDict
 
-from vqjax.data.decode import UnreadableImage, decode
+from vqjax.data.decode import UnreadableImage, decode, printable
 from vqjax.data.sources import Source
 from vqjax.data.transforms import Transform, make_transform
 from vqjax.errors import UserError
@@ -49,10 +50,19 @@ def train_batches(
     return {'image': image, 'label': np.int32(example['label'])}
 
   # The slice comes last, so that the order and each example's rng are those of the whole run.
-  examples = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None).random_map(load)
+  examples = _order(source, seed).random_map(load)
   batches = _batches(examples[process_index::process_count], data, batch_size // process_count)
   batches.set_state({'next_index': start // process_count})
   return batches
+
+
+def train_names(source: Source, numbers: Iterable[int], *, seed: int) -> list[str]:
+  """Names of the examples of a run with these numbers, counted from 0, without control characters.
+
+  An unreadable image is named itself, not the one that stood in its place. Reads each example.
+  """
+  order = _order(source, seed)
+  return [_name(source, order[n]) for n in numbers]
 
 
 def eval_batches(
@@ -94,6 +104,18 @@ def eval_batches(
   # As above, the slice comes last: an example is the same whatever the start.
   share = examples[start + process_index :: process_count]
   return _batches(share, data, batch_size // process_count)
+
+
+def _order(source: Source, seed: int) -> grain.MapDataset:
+  """Which image of `source` example n of a run is, for every n."""
+  return grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
+
+
+def _name(source: Source, index: int) -> str:
+  try:
+    return printable(source[index]['name'])
+  except UnreadableImage as error:
+    return printable(error.name)
 
 
 class _Reader:

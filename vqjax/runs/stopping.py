@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 # Ctrl-C; what schedulers send before they take a machine away; what SLURM sends if told to.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-_SAID = b'asked to stop: this step is finished and saved first; once more stops at once\n'
+_SAID = b'asked to stop: a step is finished and saved first; once more stops at once\n'
 
 
 class Wish:

@@ -1,6 +1,6 @@
 """What a run trains, as the training loop sees it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -52,6 +52,9 @@ class Experiment(Protocol):
 
     The state that is given is donated. Beside scalars there may be `code_counts` [K].
     """
+
+  def examples(self, numbers: Iterable[int]) -> list[str]:
+    """Names, for a log, of the examples of the run with these numbers, counted from 0."""
 
   def look(self, state: Any) -> Look:
     """Looks at held-out data."""

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from vqjax import sharding
 from vqjax.quantizers import code_counts, replace_dead_codes
 from vqjax.quantizers import seed_codebooks as seed_quantizer
-from vqjax.training import objective
+from vqjax.training import guard, objective
 from vqjax.training.recipe import Recipe, Stage
 from vqjax.training.state import Network, TrainState
 
@@ -105,13 +105,17 @@ def train_step(
   return TrainState(state.step + 1, state.rng, generator, discriminator, average), scalars
 
 
-def make_train_step(recipe: Recipe, mesh: Mesh, shardings: Any) -> Any:
+def make_train_step(
+  recipe: Recipe, mesh: Mesh, shardings: Any, *, skip_nonfinite: bool = False
+) -> Any:
   """`train_step` of a recipe, compiled for a mesh: (state, batch, *, stage, perceptual).
 
-  `shardings` are those of the state, whose buffers are donated; metrics are on every device.
+  `shardings` are those of the state, whose buffers are donated; metrics are on every device. With
+  `skip_nonfinite` it is `guard.leaving_out` of it.
   """
+  step: guard.Step = functools.partial(train_step, recipe)
   return jax.jit(
-    functools.partial(train_step, recipe),
+    guard.leaving_out(step) if skip_nonfinite else step,
     static_argnames='stage',
     donate_argnums=0,
     out_shardings=(shardings, sharding.replicated(mesh)),

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from vqjax.evaluation.collect import collect, spread
 from vqjax.evaluation.step import make_eval_step
 from vqjax.report import pictures
 from vqjax.runs.log import parameter_overview
+from vqjax.training import guard
 from vqjax.training import recipe as recipes
 from vqjax.training import state as states
 from vqjax.training.experiment import Batches, Look
@@ -63,7 +64,9 @@ class TokenizerExperiment:
     self._shardings = sharding.state(mesh, abstract)
     self.abstract_state = sharding.target(abstract, self._shardings)
     self._create = jax.jit(create, out_shardings=self._shardings)
-    self._step = make_train_step(self.recipe, mesh, self._shardings)
+    self._step = make_train_step(
+      self.recipe, mesh, self._shardings, skip_nonfinite=guard.allowed(config) > 0
+    )
     self._eval_step = make_eval_step(
       self.recipe.tokenizer,
       self.recipe.loss_weights,
@@ -116,6 +119,10 @@ class TokenizerExperiment:
       if getattr(stage, part) and not getattr(before, part):
         log.info("step %d: the %s's GAN loss takes part from here on", step, part)
     return self._step(state, batch, stage=stage, perceptual=self._perceptual)
+
+  def examples(self, numbers: Iterable[int]) -> list[str]:
+    """The images by the names that their source has for them."""
+    return datasets.train_names(self._sources['train'], numbers, seed=self._config.seed)
 
   def look(self, state: states.TrainState) -> Look:
     """Held-out numbers, and originals above their reconstructions."""

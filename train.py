@@ -129,7 +129,8 @@ def train(
 
       stop, late = occasions.behind(step, wish.by)
       saves = due('checkpoint_every', step) or late or stop
-      if due('log_every', step) or saves or step == start + 1:
+      # Not at the first step of a run that goes on: means are over the same steps as without a break.
+      if due('log_every', step) or saves or step == 1:
         summary = window.summary()
         log.info(progress.line(step, table.line('progress', summary)))
         if progress.images_per_second is not None:

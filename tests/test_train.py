@@ -304,6 +304,20 @@ def test_anything_that_is_an_experiment_can_be_trained(tmp_path, caplog):
   assert metrics(tmp_path / 'whole') == whole
 
 
+def test_what_is_logged_is_of_the_same_steps_in_a_run_that_goes_on(tmp_path):
+  config = small_vqvae()
+  config.total_steps, config.log_every, config.checkpoint_every = 9, 4, 5
+  train = functools.partial(
+    train_command.train, config, tmp_path / 'run', experiment=MeanExperiment
+  )
+  train()
+  whole = metrics(tmp_path / 'run')
+  shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '9')
+  train()
+  assert metrics(tmp_path / 'run') == whole
+  assert [line['step'] for line in whole if 'loss' in line] == [1, 4, 5, 8, 9]
+
+
 @pytest.fixture(params=[signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def number(request):
   """A signal that is not ignored, as SIGINT is in the background of a script."""

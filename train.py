@@ -129,7 +129,7 @@ def train(
 
       stop, late = occasions.behind(step, wish.by)
       saves = due('checkpoint_every', step) or late or stop
-      # Not at the first step of a run that goes on: means are over the same steps as without a break.
+      # Not at the first step of a run that goes on: means are of the same steps as without a break.
       if due('log_every', step) or saves or step == 1:
         summary = window.summary()
         log.info(progress.line(step, table.line('progress', summary)))

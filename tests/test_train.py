@@ -290,6 +290,14 @@ def test_a_quantizer_that_cannot_be_trained_is_named(quantizer, batches, message
     train_command.train(config, tmp_path)
 
 
+def test_an_image_size_that_is_no_number_of_tokens_is_refused_at_once(tmp_path):
+  config = small_vqgan()
+  config.data.image_size = 17
+  with pytest.raises(UserError, match=r'data.image_size is 17; legal: multiples of 2, .* 16'):
+    train_command.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
 def test_anything_that_is_an_experiment_can_be_trained(tmp_path, caplog):
   caplog.set_level('INFO', 'vqjax')
   config = small_vqvae()

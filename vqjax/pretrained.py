@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 from jax.typing import ArrayLike
 
-from vqjax import convert, tokenizer
+from vqjax import convert, quantizers, tokenizer
 from vqjax.errors import UserError
 from vqjax.runs import checkpoint
 from vqjax.runs.folder import read_config
@@ -20,10 +20,10 @@ from vqjax.task import task_of
 class Pretrained:
   """A tokenizer with its weights: images to tokens and back.
 
-  Images are [B H W 3], uint8 in [0, 255] or float in [0, 1], whatever range the model itself was
-  trained in; tokens are int32 [B h w], with a last axis for groups or depth where the quantizer has
-  one. Any batch size will do, and any size in pixels that `model.check_size` admits; each new shape
-  is compiled once.
+  Images are [B H W 3], for a grey model [B H W 1] as well, uint8 in [0, 255] or float in [0, 1],
+  whatever range the model itself was trained in; tokens are int32 [B h w], with a last axis for
+  groups or depth where the quantizer has one. Any batch size will do, and any size in pixels that
+  `model.check_size` admits; each new shape is compiled once.
 
   Attributes:
     model: the linen module.
@@ -53,13 +53,18 @@ class Pretrained:
     all of it, as `Sinkhorn` does.
 
     Raises:
-      UserError: images of another shape, type or size.
+      UserError: images of another shape, type or size, or with values outside their range. (Under a
+        `jit` of the caller's values are not known, and not checked.)
     """
     images = jnp.asarray(images)
-    if images.ndim != 4 or images.shape[-1] != 3:
-      raise UserError(f'images are {list(images.shape)}; legal: [batch, height, width, 3].')
-    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-      raise UserError(f'images are {images.dtype}; legal: uint8 in [0, 255], float in [0, 1].')
+    channels = (1, 3) if self.model.channels == 1 else (3,)
+    if images.ndim != 4 or images.shape[-1] not in channels:
+      legal = ' or '.join(map(str, channels))
+      raise UserError(f'images are {list(images.shape)}; legal: [batch, height, width, {legal}].')
+    if images.dtype != jnp.uint8:
+      if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(f'images are {images.dtype}; legal: uint8 in [0, 255], float in [0, 1].')
+      _check_range('images', images, 0, 1, 'legal: [0, 1], or uint8 in [0, 255]; convert or clip')
     self.model.check_size(*images.shape[1:3])
     return self._encode(self.variables, images)
 
@@ -67,7 +72,7 @@ class Pretrained:
     """Tokens int32 [B h w] -> images uint8 [B H W 3].
 
     Raises:
-      UserError: tokens that are no integers, or the model is a classifier.
+      UserError: tokens that are no integers or no codes, or the model is a classifier.
     """
     if not task_of(self.model).makes_images:
       raise UserError('the model is a classifier and has no images to decode; legal: encode.')
@@ -77,6 +82,10 @@ class Pretrained:
         f'tokens are {tokens.dtype}{list(tokens.shape)}; legal: integers [batch, height, width], '
         'as encode gives them.'
       )
+    # Where a residual quantizer drops depths it writes -1.
+    least = -1 if isinstance(self.model.quantizer, quantizers.Residual) else 0
+    codes = self.model.quantizer.num_codes
+    _check_range('tokens', tokens, least, codes - 1, f'legal: {least} to {codes - 1}')
     return self._decode(self.variables, tokens)
 
   def reconstruct(self, images: ArrayLike) -> jax.Array:
@@ -196,6 +205,15 @@ def override(
       quantizer = quantizer.base
     with quantizer.ignore_type():
       quantizer.eval_assign = eval_assign
+
+
+def _check_range(what, values, least, most, advice):
+  """Refuses values outside [least, most], and NaN."""
+  if isinstance(values, jax.core.Tracer) or not values.size:
+    return
+  low, high = jax.device_get((jnp.min(values), jnp.max(values)))
+  if not (low >= least and high <= most):
+    raise UserError(f'{what} are {values.dtype} from {low:g} to {high:g}; {advice}.')
 
 
 def _encode(model, variables, images):

@@ -238,18 +238,51 @@ def test_what_is_of_no_known_system(tmp_path):
     vqjax.load(path)
 
 
-def test_a_name_on_the_hub(monkeypatch, tmp_path):
+@pytest.fixture
+def download(monkeypatch):
+  """Puts a function of (repository, file, local_files_only) in the place of a download."""
+  monkeypatch.setattr(hub.urllib.request, 'getproxies', dict)
+  monkeypatch.setattr(hub.socket, 'getaddrinfo', lambda host, port: [host])
+  return lambda f: monkeypatch.setattr(hub.huggingface_hub, 'hf_hub_download', f)
+
+
+def test_a_name_on_the_hub(download, tmp_path, monkeypatch):
   (name,) = (name for name in CHECKPOINTS if name.startswith('optvq_hf'))
   path, io, _ = checkpoint(name)
-  monkeypatch.setattr(hub.huggingface_hub, 'hf_hub_download', lambda repo, part: str(path / part))
+  download(lambda repo, part, *, local_files_only: str(path / part))
   tok = vqjax.load('owner/name')
   np.testing.assert_array_equal(tok.encode(io['x'] * 0.5 + 0.5), io['indices_nearest'])
 
-  def fail(repo, part):
-    raise hub.LocalEntryNotFoundError('no connection')
+  def fail(repo, part, *, local_files_only):
+    raise hub.LocalEntryNotFoundError('no connection' if not local_files_only else 'not cached')
 
-  monkeypatch.setattr(hub.huggingface_hub, 'hf_hub_download', fail)
+  download(fail)
   with pytest.raises(UserError, match=r'owner/name is no path .* could not be fetched .*no conn'):
     vqjax.load('owner/name')
   with pytest.raises(UserError, match=r'does not exist; legal: a run folder, a checkpoint file'):
     vqjax.load(tmp_path / 'nothing.ckpt')
+  # The hub is not asked for what looks like a name of a folder here.
+  (tmp_path / 'runs').mkdir()
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match=r'runs/nothing does not exist; legal: a run folder, a check'):
+    vqjax.load('runs/nothing')
+
+
+def test_without_a_connection_only_the_cache_is_asked(download, monkeypatch):
+  (name,) = (name for name in CHECKPOINTS if name.startswith('optvq_hf'))
+  path, _, _ = checkpoint(name)
+
+  def no_address(host, port):
+    raise hub.socket.gaierror(-2, 'Name or service not known')
+
+  def cached(repo, part, *, local_files_only):
+    assert local_files_only
+    if repo == 'owner/cached':
+      return str(path / part)
+    raise hub.LocalEntryNotFoundError('not in the cache')
+
+  download(cached)
+  monkeypatch.setattr(hub.socket, 'getaddrinfo', no_address)
+  vqjax.load('owner/cached')
+  with pytest.raises(UserError, match=r'hub \(https://.* has no address from here'):
+    vqjax.load('owner/name')

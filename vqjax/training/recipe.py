@@ -128,6 +128,12 @@ def build(config: ml_collections.ConfigDict, num_examples: int | None = None) ->
       f'{config.init_from!r}, which brings its own codebook; set the first to 0.'
     )
   model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
+  unit, size = model.downsample, config.data.image_size
+  if size < unit or size % unit:
+    raise UserError(
+      f'config.data.image_size is {size}; legal: multiples of {unit}, the pixels of a token '
+      f'of config.model, for example {max(size // unit, 1) * unit}.'
+    )
   if model.quantizer.num_codes > MAX_CODES:
     raise UserError(
       f'config.quantizer has {model.quantizer.num_codes} codes a token; legal: at most 2^22, whose '

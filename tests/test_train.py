@@ -358,6 +358,28 @@ def test_a_signal_ends_a_run_behind_a_saved_step(number, tmp_path, caplog):
   assert metrics(tmp_path / 'cut')[-2:] == metrics(tmp_path / 'whole')[-2:]
 
 
+def test_the_clock_saves_beside_the_steps_for_that(tmp_path):
+  """A crash costs minutes; the checkpoint that was ranked stays."""
+
+  class Crashes(MeanExperiment):
+    def step(self, state, batch, step):
+      if step == 7:
+        raise RuntimeError
+      return super().step(state, batch, step)
+
+  config = small_vqvae()
+  config.total_steps, config.checkpoint_every, config.keep_checkpoints = 8, 4, 1
+  train_command.train(config, tmp_path / 'whole', experiment=MeanExperiment)
+  saved = lambda name: sorted(path.name for path in (tmp_path / name / 'checkpoints').iterdir())
+  assert saved('whole') == ['8']
+  config.checkpoint_minutes = 1e-9
+  with pytest.raises(RuntimeError):
+    train_command.train(config, tmp_path / 'cut', experiment=Crashes)
+  assert saved('cut') == ['4', '6']
+  train_command.train(config, tmp_path / 'cut', experiment=MeanExperiment)
+  assert metrics(tmp_path / 'cut') == metrics(tmp_path / 'whole')
+
+
 def test_two_runs_in_one_folder_are_refused(tmp_path):
   with (
     locked(tmp_path, '--workdir'),

@@ -100,6 +100,8 @@ def train(
       )
     )
     restored = checkpoints.restore(trained.abstract_state)
+    if first and (restored is None or restored[1]['step'] < total):
+      checkpoints.require_room(trained.abstract_state)
     if restored is None:
       state, start, seen = trained.start(), 0, 0
     else:

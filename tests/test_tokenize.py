@@ -56,7 +56,9 @@ def whole(tok, data, tmp_path_factory):
 
 
 def contents(folder):
-  return {path.name: path.read_bytes() for path in folder.iterdir()}
+  """By name; without the lock, which says who wrote it."""
+  files = [path for path in folder.iterdir() if not path.name.startswith('.lock-')]
+  return {path.name: path.read_bytes() for path in files}
 
 
 def test_the_index_says_what_is_there(whole, tok, data):
@@ -183,7 +185,7 @@ def test_a_folder_of_something_else_is_refused(whole, tok, data, tmp_path):
   write(tmp_path / 'mine/notes.txt', b'')
   with pytest.raises(UserError, match=r'/mine holds notes.txt but no index.json; choose another'):
     tokenize(tok, data, tmp_path / 'mine', **SETTINGS)
-  with pytest.raises(UserError, match=r'cannot make .*notes.txt: File exists; choose another'):
+  with pytest.raises(UserError, match=r'cannot write .*notes.txt: File exists; choose another'):
     tokenize(tok, data, tmp_path / 'mine/notes.txt', **SETTINGS)
 
 

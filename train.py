@@ -101,7 +101,8 @@ def train(
     )
     restored = checkpoints.restore(trained.abstract_state)
     if first and (restored is None or restored[1]['step'] < total):
-      checkpoints.require_room(trained.abstract_state)
+      # One is deleted only when its successor is there.
+      checkpoints.require_room(trained.abstract_state, 2 if restored is None else 1)
     if restored is None:
       state, start, seen = trained.start(), 0, 0
     else:

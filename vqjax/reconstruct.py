@@ -114,7 +114,8 @@ def _write(path, pixels):
       Image.fromarray(pixels).save(partial, 'png')
   except OSError as error:
     raise UserError(
-      f'cannot write {path}: {reason(error, path)}; make room or choose another --out.'
+      f'cannot write {path}: {reason(error, path)}; make room, then run the same '
+      'command with another --out.'
     ) from error
 
 

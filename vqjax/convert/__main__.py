@@ -48,7 +48,7 @@ def convert(
     open_run(path, config)
     with checkpoint.Checkpoints(path / 'checkpoints') as checkpoints:
       state = {'generator': {'params': params, 'variables': variables}}
-      checkpoints.require_room(state)
+      checkpoints.require_room(state, 1)
       checkpoints.save(0, state, {'converted': config.converted.to_dict()})
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   print(

@@ -102,22 +102,19 @@ class Checkpoints:
     with _disk_errors(self._directory):
       self._manager.save(step, args=args, force=True)  # When to save is the caller's decision.
 
-  def require_room(self, abstract_state: Any) -> None:
-    """Sees that the first saves will find room: two of them, or one where there are some already.
-
-    A checkpoint is deleted only when its successor is there. It is compressed a little, which is
-    not counted on.
+  def require_room(self, abstract_state: Any, count: int) -> None:
+    """Sees that `count` more checkpoints find room; what compression saves is not counted on.
 
     Raises:
       UserError: there is less.
     """
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract_state))
-    count, there = 1 if self.steps() else 2, free(self._directory)
-    if there < count * size:
+    needed, there = count * size / 1e6, free(self._directory) / 1e6
+    if there < needed:
+      kind = f'checkpoint{"s" * (count > 1)} of {size / 1e6:,.1f} MB'
       raise UserError(
-        f'{self._directory} has {there / 1e6:,.1f} MB free, and {count} checkpoint(s) of '
-        f'{size / 1e6:,.1f} MB need {count * size / 1e6:,.1f} MB; make room, or choose a '
-        'folder on another disk.'
+        f'{self._directory} has {there:,.1f} MB free, but {count} {kind} need {needed:,.1f} MB; '
+        'make room, or choose a folder on another disk.'
       )
 
   def restore(

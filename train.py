@@ -102,6 +102,9 @@ def train(
       )
     )
     restored = checkpoints.restore(trained.abstract_state)
+    if first and (restored is None or restored[1]['step'] < total):
+      # One is deleted only when its successor is there.
+      checkpoints.require_room(trained.abstract_state, 2 if restored is None else 1)
     if restored is None:
       state, start, seen, skipped = trained.start(), 0, 0, 0
     else:

@@ -117,6 +117,36 @@ def test_a_folder_that_cannot_be_made_is_found_before_the_work(folders):
     evaluate_command.compare_folders(*folders, '/dev/null/x', batch_size=8, quick=True)
 
 
+@pytest.mark.parametrize(
+  ('name', 'content'),
+  [
+    ('metrics.json', '{"psnr": 30}'),
+    ('metrics.json', '[1]'),
+    ('metrics.json', '{"psnr": 3'),
+    ('metrics.json', '[' * 100_000),
+    ('report.html', '<!doctype html><html>My report</html>'),
+    ('report.html', ''),
+    ('reconstructions.png', ''),
+    ('pictures.npz', ''),
+  ],
+)
+def test_a_file_of_another_hand_is_not_replaced(name, content, folders, tmp_path):
+  (tmp_path / name).write_text(content)
+  with pytest.raises(
+    UserError, match=rf'/{name} is there already and eval.py did not write it; ch'
+  ):
+    evaluate_command.compare_folders(*folders, tmp_path, batch_size=8, quick=True)
+  assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: content}
+
+
+def test_a_report_takes_the_place_of_another(folders, tmp_path):
+  for _ in range(2):
+    evaluate_command.compare_folders(*folders, tmp_path, batch_size=8, quick=True)
+  (tmp_path / 'report.html').write_text('my notes')
+  with pytest.raises(UserError, match=r'/report.html is there already'):
+    evaluate_command.compare_folders(*folders, tmp_path, batch_size=8, quick=True)
+
+
 def test_images_too_small_for_a_number_get_the_others(tmp_path):
   pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), np.uint8)
   for name, image in zip(('x', 'y'), pixels, strict=True):

@@ -20,6 +20,7 @@ from vqjax import commands, pretrained
 from vqjax import tokenize as command
 from vqjax.data import Tokens, default_data, eval_batches, make_source, tokens
 from vqjax.errors import UserError
+from vqjax.runs.lock import locked
 from vqjax.tokenize import tokenize
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -56,7 +57,9 @@ def whole(tok, data, tmp_path_factory):
 
 
 def contents(folder):
-  return {path.name: path.read_bytes() for path in folder.iterdir()}
+  """By name; without locks, which say who wrote it."""
+  files = [path for path in folder.iterdir() if not path.name.startswith('.lock-')]
+  return {path.name: path.read_bytes() for path in files}
 
 
 def test_the_index_says_what_is_there(whole, tok, data):
@@ -183,8 +186,17 @@ def test_a_folder_of_something_else_is_refused(whole, tok, data, tmp_path):
   write(tmp_path / 'mine/notes.txt', b'')
   with pytest.raises(UserError, match=r'/mine holds notes.txt but no index.json; choose another'):
     tokenize(tok, data, tmp_path / 'mine', **SETTINGS)
-  with pytest.raises(UserError, match=r'cannot make .*notes.txt: File exists; choose another'):
+  with pytest.raises(UserError, match=r'cannot write .*notes.txt: File exists; choose another'):
     tokenize(tok, data, tmp_path / 'mine/notes.txt', **SETTINGS)
+
+
+def test_a_folder_that_another_process_is_writing_is_refused(whole, tok, data, tmp_path):
+  with locked(tmp_path / 'out', '--out', '.lock-0'):
+    with pytest.raises(UserError, match=r'out is in use by process \d+ on .*--out='):
+      tokenize(tok, data, tmp_path / 'out', **SETTINGS)
+    # Another share of it is another process's.
+    tokenize(tok, data, tmp_path / 'out', process_index=1, process_count=2, **SETTINGS)
+  assert tokenize(tok, data, tmp_path / 'out', process_count=2, **SETTINGS) == whole[1]
 
 
 def test_a_damaged_shard_is_not_counted_as_done(tok, data, tmp_path):

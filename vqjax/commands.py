@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from vqjax.errors import UserError
 from vqjax.runs.log import setup
+from vqjax.whole_files import REFUSALS, reason
 
 log = logging.getLogger('vqjax')
 
@@ -108,8 +109,8 @@ class Program(NamedTuple):
 def run(command: Command | Program, argv: Sequence[str] | None = None) -> None:
   """Runs a `Command` or `Program` on arguments, by default those that were typed.
 
-  A UserError and a device without memory left end in one line on stderr and exit status 1; so do
-  Ctrl-C and SIGTERM, with 130 and 143, as shells count them.
+  A UserError, a disk that takes no more and a device without memory left end in one line on stderr
+  and exit status 1; so do Ctrl-C and SIGTERM, with 130 and 143, as shells count them.
   """
   if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGTERM, _terminate)
@@ -128,7 +129,16 @@ def run(command: Command | Program, argv: Sequence[str] | None = None) -> None:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     sys.exit(f'error: out of memory ({str(error).splitlines()[0]}); {command.memory}.')
-  except BrokenPipeError:  # whoever read has seen enough
+  except OSError as error:
+    if error.errno in REFUSALS:
+      path = pathlib.Path(error.filename or '.')
+      sys.exit(
+        f'error: cannot use {path}: {reason(error, path)}; make room or mend the permissions, then '
+        f'{command.interrupted}.'
+      )
+    if not isinstance(error, BrokenPipeError):
+      raise
+    # Whoever read has seen enough.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
     sys.exit(1)
 

@@ -20,7 +20,7 @@ from vqjax import commands, convert, pretrained, tokenizer
 from vqjax.convert import FORMATS, OWN
 from vqjax.errors import UserError
 from vqjax.runs.folder import to_json
-from vqjax.whole_files import replacing
+from vqjax.whole_files import reason, replacing
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 
@@ -153,7 +153,9 @@ def _main(args):
   try:
     name = write(tok, args.out, args.format, args.dtype)
   except OSError as error:
-    raise UserError(f'cannot write {args.out}: {error.strerror}; choose another --out.') from error
+    raise UserError(
+      f'cannot write {args.out}: {reason(error, args.out)}; choose another --out.'
+    ) from error
   size = args.out.stat().st_size / 1e6
   print(f'written: {args.out}, {size:.1f} MB under the keys of {name}')
 

@@ -19,6 +19,7 @@ from vqjax.data.decode import UnreadableImage, decode
 from vqjax.data.folder import image_names
 from vqjax.errors import UserError
 from vqjax.runs.log import ImageProgress
+from vqjax.whole_files import reason, replacing
 
 log = logging.getLogger('vqjax')
 
@@ -109,10 +110,12 @@ def _read(path):
 def _write(path, pixels):
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    with replacing(path) as partial:
+      Image.fromarray(pixels).save(partial, 'png')
   except OSError as error:
     raise UserError(
-      f'cannot write {path}: {error.strerror or error}; make room or choose another --out.'
+      f'cannot write {path}: {reason(error, path)}; make room, then run the same '
+      'command with another --out.'
     ) from error
 
 

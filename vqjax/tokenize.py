@@ -28,6 +28,7 @@ from vqjax import data as datasets
 from vqjax.data import tokens
 from vqjax.errors import UserError
 from vqjax.runs.folder import difference, flatten, to_json
+from vqjax.runs.lock import locked
 from vqjax.runs.log import ImageProgress
 
 log = logging.getLogger('vqjax')
@@ -67,7 +68,8 @@ def tokenize(
     process_count: how many processes share the work.
 
   Raises:
-    UserError: an argument, data or a folder that cannot be used; the message says why.
+    UserError: an argument, data or a folder that cannot be used, or that another process is writing
+      the same share of; the message says why.
   """
   for name, value in (('num_images', num_images), ('shard_size', shard_size)):
     if value is not None and value < 1:
@@ -79,25 +81,27 @@ def tokenize(
   count = min(num_images or len(source), len(source))
   index = _describe(tok, data, split, source, count, shard_size, batch_size)
   out = pathlib.Path(out).expanduser()
-  index = _open(out, index)
-
-  names = tokens.shard_names(count, shard_size)
-  own = range(process_index, len(names), process_count)
-  shards = [i for i in own if not (out / names[i]).exists()]
-  if 'shards' in index and not shards:
-    log.info('%s is finished: %d records in %d shards', out, index['num_records'], len(names))
-    return index
-  log.info('%s: %s', split, source.description)
-  log.info('%d of %d shards are to be written', len(shards), len(own))
-  spans = {i: (i * shard_size, min((i + 1) * shard_size, count)) for i in shards}
-  progress = ImageProgress(sum(stop - start for start, stop in spans.values()))
-  encode = partial(_encode, tok.model, jax.device_put(tok.variables, sharding.replicated(mesh)))
-  for i, (start, stop) in spans.items():
-    batches = datasets.eval_batches(source, data, batch_size=batch_size, start=start, limit=stop)
-    with contextlib.closing(batches):
-      records = _records(index, mesh, encode, batches, start, stop, progress)
-      tokens.write_shard(out / names[i], records)
-  return _finish(out, index, names)
+  _refuse_foreign(out)
+  # Each process has a lock of its own: they share the folder.
+  with locked(out, '--out', f'.lock-{process_index}'):
+    index = _open(out, index)
+    names = tokens.shard_names(count, shard_size)
+    own = range(process_index, len(names), process_count)
+    shards = [i for i in own if not (out / names[i]).exists()]
+    if 'shards' in index and not shards:
+      log.info('%s is finished: %d records in %d shards', out, index['num_records'], len(names))
+      return index
+    log.info('%s: %s', split, source.description)
+    log.info('%d of %d shards are to be written', len(shards), len(own))
+    spans = {i: (i * shard_size, min((i + 1) * shard_size, count)) for i in shards}
+    progress = ImageProgress(sum(stop - start for start, stop in spans.values()))
+    encode = partial(_encode, tok.model, jax.device_put(tok.variables, sharding.replicated(mesh)))
+    for i, (start, stop) in spans.items():
+      batches = datasets.eval_batches(source, data, batch_size=batch_size, start=start, limit=stop)
+      with contextlib.closing(batches):
+        records = _records(index, mesh, encode, batches, start, stop, progress)
+        tokens.write_shard(out / names[i], records)
+    return _finish(out, index, names)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -176,25 +180,27 @@ def _sha256_of(variables):
   return digest.hexdigest()
 
 
-def _open(out, index):
-  """Makes the folder with this index, or checks that it has it; returns what it has."""
-  try:
-    out.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(f'cannot make {out}: {error.strerror}; choose another --out.') from error
-  if (out / tokens.INDEX).exists():
-    there = tokens.read_index(out)
-    kept = lambda fields: flatten({k: fields[k] for k in fields if k not in _FREE})
-    if changes := difference(kept(there), kept(index)):
-      listed = '; '.join(f'{n}: {old!r} there, {new!r} now' for n, (old, new) in changes.items())
-      raise UserError(f'{out} holds other tokens ({listed}); choose another --out, or remove it.')
-    return there
-  if others := sorted(path.name for path in out.iterdir() if not path.name.startswith('.')):
+def _refuse_foreign(out):
+  """Leaves a folder of something else as it is, without a lock in it."""
+  there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+  others = [name for name in there if not name.startswith('.')]
+  if others and tokens.INDEX not in others:
     raise UserError(
       f'{out} holds {others[0]} but no {tokens.INDEX}; choose another --out, a new or empty folder.'
     )
-  tokens.write_index(out, index)
-  return index
+
+
+def _open(out, index):
+  """Gives the folder this index, or checks that it has it; returns what it has."""
+  if not (out / tokens.INDEX).exists():
+    tokens.write_index(out, index)
+    return index
+  there = tokens.read_index(out)
+  kept = lambda fields: flatten({k: fields[k] for k in fields if k not in _FREE})
+  if changes := difference(kept(there), kept(index)):
+    listed = '; '.join(f'{n}: {old!r} there, {new!r} now' for n, (old, new) in changes.items())
+    raise UserError(f'{out} holds other tokens ({listed}); choose another --out, or remove it.')
+  return there
 
 
 def _finish(out, index, names):

@@ -16,7 +16,8 @@ from vqjax.convert import FORMATS, open_published, variables_from
 from vqjax.data import default_data
 from vqjax.errors import UserError
 from vqjax.runs import checkpoint
-from vqjax.runs.folder import open_run
+from vqjax.runs.folder import open_run, saved_steps
+from vqjax.runs.lock import locked
 
 
 def convert(
@@ -40,12 +41,15 @@ def convert(
       'data': default_data(),  # how an evaluation cuts images; for its user to change
     }
   )
-  if (pathlib.Path(out) / 'config.json').exists():
-    raise UserError(f'{out} holds a run already; choose another --out.')
-  path, _ = open_run(out, config)
-  with checkpoint.Checkpoints(path / 'checkpoints') as checkpoints:
-    state = {'generator': {'params': params, 'variables': variables}}
-    checkpoints.save(0, state, {'converted': config.converted.to_dict()})
+  path = pathlib.Path(out).expanduser()
+  with locked(path, '--out'):
+    if saved_steps(path / 'checkpoints'):  # before there is one, what was begun may be done again
+      raise UserError(f'{out} holds a run already; choose another --out.')
+    open_run(path, config)
+    with checkpoint.Checkpoints(path / 'checkpoints') as checkpoints:
+      state = {'generator': {'params': params, 'variables': variables}}
+      checkpoints.require_room(state, 1)
+      checkpoints.save(0, state, {'converted': config.converted.to_dict()})
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   print(
     f'{source} is a checkpoint of {published.format}: {count:,} parameters, '
@@ -77,7 +81,6 @@ COMMAND = commands.Command(
   _arguments,
   _main,
   example='python -m vqjax.convert model.ckpt --out=runs/converted',
-  interrupted='run the same command again, with another --out',
 )
 
 if __name__ == '__main__':

@@ -53,6 +53,11 @@ def page(title: str, *content: str) -> str:
   return _PAGE.format(title=_text(title), style=_read('page.css'), content=below, zoom=zoom)
 
 
+def is_page(head: str) -> bool:
+  """Whether a file that begins so is from `page`."""
+  return head.startswith(_PAGE.partition(' content="default-src')[0])
+
+
 def section(title: str, *content: str, level: int = 2) -> str:
   """A heading with what stands below it."""
   return '\n'.join((f'<h{level}>{_text(title)}</h{level}>', *content))

@@ -3,6 +3,7 @@
 `pictures.npz` is for `vqjax.compare`: fields `positions`, `psnr`, `originals`, `reconstructions`.
 """
 
+import contextlib
 import json
 import math
 import pathlib
@@ -17,6 +18,7 @@ from vqjax.evaluation.results import Evaluation
 from vqjax.evaluation.table import METRICS, decibels, in_table
 from vqjax.report import html, pictures, plots
 from vqjax.runs.log import read_metrics
+from vqjax.whole_files import reason, replacing
 
 _IMAGES = (
   'Original, reconstruction and error map of held-out images, numbered in the order of the set. '
@@ -31,14 +33,42 @@ def make_folder(out: str | pathlib.Path) -> pathlib.Path:
   """Makes the folder of a report: before the work, so that a wrong one costs none.
 
   Raises:
-    UserError: it cannot be made.
+    UserError: it cannot be made; or a file there has the name of one of ours, and is not.
   """
   folder = pathlib.Path(out).expanduser()
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(f'cannot make {folder}: {error.strerror}; choose another --out.') from error
+  for name, ours in _FILES.items():
+    path = folder / name
+    if path.exists() and not ours(path):
+      raise UserError(
+        f'{path} is there already and eval.py did not write it; choose another --out, or move it.'
+      )
   return folder
+
+
+def _has_protocol(path):
+  try:
+    return 'protocol' in json.loads(path.read_text())
+  except (OSError, ValueError, TypeError, RecursionError):
+    return False
+
+
+def _is_page(path):
+  with contextlib.suppress(OSError), path.open('rb') as file:
+    return html.is_page(file.read(1000).decode(errors='replace'))
+  return False
+
+
+# Whether a file that is there is of a report; the pictures are nobody's without its numbers.
+_FILES = {
+  'metrics.json': _has_protocol,
+  'report.html': _is_page,
+  'reconstructions.png': lambda path: path.with_name('metrics.json').exists(),
+  'pictures.npz': lambda path: path.with_name('metrics.json').exists(),
+}
 
 
 def write(folder: pathlib.Path, found: Evaluation) -> None:
@@ -58,8 +88,8 @@ def write(folder: pathlib.Path, found: Evaluation) -> None:
     _write(folder, found)
   except OSError as error:
     raise UserError(
-      f'cannot write {error.filename or folder}: {error.strerror}; make room, or choose another '
-      '--out.'
+      f'cannot write {error.filename or folder}: {reason(error, folder)}; make room, or choose '
+      'another --out.'
     ) from error
 
 
@@ -68,8 +98,10 @@ def _write(folder, found):
   if found.samples is not None:
     samples = found.samples
     picture = pictures.comparison(samples.originals, samples.reconstructions)
-    Image.fromarray(picture).save(folder / 'reconstructions.png')
-    np.savez_compressed(folder / 'pictures.npz', **samples._asdict())
+    with replacing(folder / 'reconstructions.png') as partial:
+      Image.fromarray(picture).save(partial, 'png')
+    with replacing(folder / 'pictures.npz') as partial, partial.open('wb') as file:
+      np.savez_compressed(file, **samples._asdict())
   general = [(name, value) for name, value in found.protocol.items() if name != 'metrics']
   content = [
     html.table(_lines(found), ('metric', 'value', 'protocol'), kinds=('', 'number', 'note')),
@@ -78,7 +110,8 @@ def _write(folder, found):
     *_drawings(found),
     html.section('Protocol', html.table(general, kinds=('', 'note'))),
   ]
-  (folder / 'report.html').write_text(html.page(_title(found), *content))
+  with replacing(folder / 'report.html') as partial:
+    partial.write_text(html.page(_title(found), *content))
 
 
 def table(found: Evaluation) -> str:
@@ -153,7 +186,8 @@ def _write_numbers(path, found):
   if found.baselines:
     content['baselines'] = {name: _baseline(of) for name, of in found.baselines.items()}
   content['protocol'] = protocol | {'metrics': definitions}
-  path.write_text(json.dumps(content, indent=2) + '\n')
+  with replacing(path) as partial:
+    partial.write_text(json.dumps(content, indent=2) + '\n')
 
 
 def _baseline(of):

@@ -11,7 +11,10 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Mapping
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +26,7 @@ from jax.experimental import multihost_utils
 from vqjax.errors import UserError
 from vqjax.runs import digests
 from vqjax.runs.folder import saved_steps
+from vqjax.whole_files import free, reason
 
 _log = logging.getLogger('vqjax')
 
@@ -56,6 +60,7 @@ class Checkpoints:
       with contextlib.suppress(OSError, ValueError):  # Damaged: `restore` reports it.
         self._policy.score(step, _read(self._directory / str(step))['metrics'])
     if not read_only:
+      _quiet()
       self._report_unfinished()
     self._manager = ocp.CheckpointManager(
       self._directory,
@@ -63,7 +68,10 @@ class Checkpoints:
         preservation_policy=self._policy,
         create=not read_only,
         cleanup_tmp_directories=not read_only,
-        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+        # Threads would wait ten minutes for folders that another could not make.
+        async_options=ocp.AsyncOptions(
+          post_finalization_callback=self._seal, create_directories_asynchronously=False
+        ),
       ),
       item_names=('state', 'record'),
     )
@@ -93,6 +101,21 @@ class Checkpoints:
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(content))
     with _disk_errors(self._directory):
       self._manager.save(step, args=args, force=True)  # When to save is the caller's decision.
+
+  def require_room(self, abstract_state: Any, count: int) -> None:
+    """Sees that `count` more checkpoints find room; what compression saves is not counted on.
+
+    Raises:
+      UserError: there is less.
+    """
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract_state))
+    needed, there = count * size / 1e6, free(self._directory) / 1e6
+    if there < needed:
+      kind = f'checkpoint{"s" * (count > 1)} of {size / 1e6:,.1f} MB'
+      raise UserError(
+        f'{self._directory} has {there:,.1f} MB free, but {count} {kind} need {needed:,.1f} MB; '
+        'make room, or choose a folder on another disk.'
+      )
 
   def restore(
     self, abstract_state: Any, step: int | None = None, *, part: bool = False
@@ -160,10 +183,11 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits like `wait`, then frees the threads."""
-    try:
-      self.wait()
-    finally:
-      self._manager.close()
+    with _disk_errors(self._directory):
+      try:
+        self._manager.wait_until_finished()
+      finally:
+        self._manager.close()
 
   def __enter__(self) -> Self:
     return self
@@ -239,12 +263,40 @@ def _disk_errors(directory):
   try:
     yield
   except Exception as error:
-    if isinstance(error, OSError) or 'os_error_code' in str(error):  # TensorStore has the latter.
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's
+    refusal = OSError(int(code[1]), os.strerror(int(code[1]))) if code else error
+    if isinstance(refusal, OSError):
       raise UserError(
-        f'A checkpoint could not be saved to {directory} ({_brief(error)}); make room or mend the '
-        'permissions, then start the same command again: it resumes from the last checkpoint.'
+        f'A checkpoint could not be saved to {directory} ({reason(refusal, directory)}); make room '
+        'or mend the permissions, then start the same command again: it resumes from the last '
+        'checkpoint.'
       ) from error
     raise
+
+
+def _quiet():
+  """Leaves out what Orbax prints of a failed save, over and over, besides raising it here."""
+  logging.getLogger('absl').addFilter(_is_news)
+  if not isinstance(sys.unraisablehook, _Unraisable):
+    sys.unraisablehook = _Unraisable(sys.unraisablehook)
+
+
+def _is_news(record):
+  return not (record.exc_info and f'{os.sep}orbax{os.sep}' in record.pathname)
+
+
+@dataclasses.dataclass
+class _Unraisable:
+  """Drops what TensorStore's threads say of writes that end after another one of a save failed.
+
+  The event loop that they report to is closed by then.
+  """
+
+  otherwise: Callable[[Any], None]
+
+  def __call__(self, unraisable):
+    if unraisable.object is not None or str(unraisable.exc_value) != 'Event loop is closed':
+      self.otherwise(unraisable)
 
 
 def _require(step, steps, directory):

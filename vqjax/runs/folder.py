@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 
 from vqjax.errors import UserError
-from vqjax.whole_files import replacing
+from vqjax.whole_files import reason, replacing
 
 # Fields that a resumed run may change without becoming another run.
 FREE = (
@@ -79,7 +79,7 @@ def open_run(
       partial.write_text(json.dumps(to_json(config), indent=2, sort_keys=True) + '\n')
   except OSError as error:
     raise UserError(
-      f'cannot write {path / "config.json"}: {error.strerror}; choose another --workdir=...'
+      f'cannot write {path / "config.json"}: {reason(error, path)}; choose another --workdir=...'
     ) from error
   return path, changes
 

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from typing import IO
 
 from vqjax.errors import UserError
+from vqjax.whole_files import reason, writing
 
 NAME = 'lock'
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path, option: str) -> Iterator[IO[str]]:
+def locked(folder: pathlib.Path, option: str, name: str = NAME) -> Iterator[IO[str]]:
   """Makes the folder and keeps it for this process until the block is left.
 
   The operating system lets go of the lock when its last holder ends, however it ends. Gives the
@@ -23,16 +24,17 @@ def locked(folder: pathlib.Path, option: str) -> Iterator[IO[str]]:
   Args:
     folder: of a run, or of whatever a command writes.
     option: by which another folder is chosen, for messages: '--workdir'.
+    name: of the file, where several processes may share the folder, each with its own.
 
   Raises:
     UserError: another process has the folder, or it cannot be made or written to.
   """
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / NAME).open('a+')
+    file = (folder / name).open('a+')
   except OSError as error:
     raise UserError(
-      f'cannot write {folder}: {error.strerror}; choose another with {option}=...'
+      f'cannot write {folder}: {reason(error, folder)}; choose another with {option}=...'
     ) from error
   with file:
     try:
@@ -44,6 +46,6 @@ def locked(folder: pathlib.Path, option: str) -> Iterator[IO[str]]:
         f'wait for its end, or choose another with {option}=...'
       ) from error
     file.truncate(0)
-    file.write(f'process {os.getpid()} on {socket.gethostname()}')
-    file.flush()
+    with writing(folder / name):
+      os.write(file.fileno(), f'process {os.getpid()} on {socket.gethostname()}'.encode())
     yield file

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import tensorboardX
 from clu import parameter_overview as clu_overview
 from numpy.typing import ArrayLike
 from PIL import Image
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from vqjax.whole_files import replacing
+from vqjax.whole_files import replacing, writing
 
 
 class _Stdout(logging.StreamHandler):
@@ -58,6 +60,9 @@ class RunWriter:
   dropped: later lines of metrics.jsonl, one that was half written, and later events.
 
   Make one on every process, with `enabled` on the first only: the others write nothing.
+
+  Raises:
+    OSError: here and in every method, with the path: the disk takes no more.
   """
 
   def __init__(self, workdir: str | Path, *, resume_step: int = 0, enabled: bool = True) -> None:
@@ -69,10 +74,8 @@ class RunWriter:
     metrics = Path(workdir) / 'metrics.jsonl'
     if metrics.exists():
       _drop_lines_after(metrics, resume_step)
-    self._metrics = metrics.open('a')
-    self._events = tensorboardX.SummaryWriter(
-      str(workdir), purge_step=resume_step + 1, filename_suffix=f'.from_{resume_step}'
-    )
+    self._metrics_path, self._metrics = metrics, metrics.open('a')
+    self._events = _Events(Path(workdir), resume_step)
 
   def scalars(self, step: int, values: Mapping[str, ArrayLike]) -> None:
     """Writes numbers by name; in metrics.jsonl what is not finite becomes null."""
@@ -80,11 +83,10 @@ class RunWriter:
       return
     numbers = {name: np.asarray(value).item() for name, value in values.items()}
     line = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
-    self._metrics.write(json.dumps({'step': int(step), **line}) + '\n')
-    self._metrics.flush()
-    for name, x in numbers.items():
-      self._events.add_scalar(name, x, step)
-    self._events.flush()
+    with writing(self._metrics_path):
+      self._metrics.write(json.dumps({'step': int(step), **line}) + '\n')
+      self._metrics.flush()
+    self._events.add(step, [summary.scalar(name, x) for name, x in numbers.items()])
 
   def images(self, step: int, name: str, image: np.ndarray) -> None:
     """Writes a picture, uint8 [H W 3], to `samples/<name>_<step>.png` and TensorBoard.
@@ -97,21 +99,50 @@ class RunWriter:
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
       raise ValueError(f'{name} is {image.dtype}{list(image.shape)}; legal: uint8 [H W 3].')
-    Image.fromarray(image).save(self._samples / f'{name}_{step:08d}.png')
-    self._events.add_image(name, image, step, dataformats='HWC')
-    self._events.flush()
+    with replacing(self._samples / f'{name}_{step:08d}.png') as partial:
+      Image.fromarray(image).save(partial, 'png')
+    self._events.add(step, [summary.image(name, image, dataformats='HWC')])
 
   def close(self) -> None:
     """Flushes and closes the files."""
     if self._enabled:
-      self._metrics.close()
-      self._events.close()
+      with writing(self._metrics_path), contextlib.closing(self._events):
+        self._metrics.close()
 
   def __enter__(self) -> Self:
     return self
 
   def __exit__(self, *_: object) -> None:
     self.close()
+
+
+class _Events:
+  """The file that TensorBoard reads, written at once.
+
+  A thread does it in tensorboardX's own writer: on a full disk that dies, and whoever hands it the
+  next event waits for ever.
+  """
+
+  def __init__(self, workdir, resume_step):
+    self._writer = EventsWriter(str(workdir / 'events'), f'.from_{resume_step}')
+    self._path = workdir
+    # Drops what is there of later steps.
+    start = {'file_version': 'brain.Event:2'}, {'session_log': SessionLog(status=SessionLog.START)}
+    self._write(Event(step=resume_step + 1, **fields) for fields in start)
+
+  def add(self, step, summaries):
+    now = time.time()
+    self._write(Event(step=int(step), wall_time=now, summary=each) for each in summaries)
+
+  def close(self):
+    with writing(self._path):
+      self._writer.close()
+
+  def _write(self, events):
+    with writing(self._path):
+      for event in events:
+        self._writer.write_event(event)
+      self._writer.flush()
 
 
 class Progress:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -150,6 +151,14 @@ def test_what_cannot_be_read_or_decoded_is_left_out(tmp_path, caplog, capsys):
   assert 'train: left out unreadable image 03.png (none of JPEG, ' in caplog.text
   assert 'left out unreadable image 99.png (No such file or directory); 2 so far' in caplog.text
   assert 'train: 2 unreadable images left out' in capsys.readouterr().out
+
+
+def test_a_name_that_is_no_unicode_comes_back(tmp_path):
+  images = folder(tmp_path / 'images', 2)
+  name = os.fsdecode(b'train/\xff.png')
+  write(images / name, png(picture(7)))
+  prepare(images, tmp_path / 'out', 1)
+  assert list(examples('array_record', tmp_path / 'out', 'train'))[-1] == name.split('/')[1]
 
 
 def test_an_image_in_a_tar_that_cannot_be_decoded_is_left_out(tmp_path, imagenet, caplog):

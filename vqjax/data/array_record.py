@@ -155,7 +155,7 @@ class _Illegible(Exception):
 
 def _unpacked(record: bytes) -> dict[str, Any]:
   try:
-    example = msgpack.unpackb(record)
+    example = msgpack.unpackb(record, unicode_errors='surrogateescape')
   except (ValueError, msgpack.UnpackException) as error:
     raise _Illegible(f'no msgpack: {error}') from error
   if not isinstance(example, dict):

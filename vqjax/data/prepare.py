@@ -22,29 +22,25 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import Any
 
 import msgpack
 from array_record.python import array_record_module
 
 from vqjax import commands
+from vqjax.data import imagenet
 from vqjax.data.decode import UnreadableImage, decode
 from vqjax.data.defaults import default_data
 from vqjax.data.folder import Folder, open_folder
+from vqjax.data.imagenet import Example
 from vqjax.data.reader import PATIENCE, allowance
 from vqjax.errors import UserError
 from vqjax.runs.lock import locked
 from vqjax.whole_files import replacing
 
-_TRAIN_TAR = 'ILSVRC2012_img_train.tar'  # a tar of tars, one for each class
-_VAL_TAR = 'ILSVRC2012_img_val.tar'  # flat, without labels
-_VAL_SYNSETS = (
-  'imagenet_2012_validation_synset_labels.txt'  # one class name a line, by image number
-)
 _PARTIAL = 'shards-being-written'  # the folder below OUT, all of it ours
 _WHOLE = 'whole.json'  # is there once all that is in it is whole
 _TOGETHER = 256  # images that are decoded in threads at a time
-Example = Callable[[], dict[str, Any]]  # reads it, or raises UnreadableImage
 _log = logging.getLogger('vqjax')
 
 
@@ -56,19 +52,17 @@ def prepare(
 ) -> dict[str, int]:
   """Writes train and val shards to `out`; returns how many images each split has.
 
-  Everything is written to a folder in `out` first, and moves to its place when all of it is whole. A
-  process that is stopped before begins anew the next time, and one that is stopped while it moves
-  goes on. What cannot be decoded is left out and named, up to the fraction `max_unreadable` of each
-  split.
+  Everything is written to a folder in `out` first, and moves to its place when all of it is
+  whole. A process that is stopped before begins anew the next time, and one that is stopped while
+  it moves goes on. What cannot be decoded is left out and named, up to the fraction
+  `max_unreadable` of each split.
 
   Raises `UserError` if `source` holds no images, or too many that cannot be read, a tar is broken,
   or `out` holds other shards already, is in use, or cannot be written.
   """
   if shards < 1:
     raise UserError(f'--shards is {shards}; give 1 or more.')
-  if (source / _TRAIN_TAR).is_file() or (source / _VAL_TAR).is_file():
-    splits = _imagenet(source)
-  else:
+  if not (splits := imagenet.open_tars(source)):
     data = SimpleNamespace(**{**default_data(), 'path': str(source)})
     splits = {
       'val': _examples(open_folder(data, 'eval')),
@@ -184,7 +178,7 @@ def _shards(
 
   def write(record):
     with _disk_errors(folder):
-      next(turns).write(msgpack.packb(record))
+      next(turns).write(msgpack.packb(record, unicode_errors='surrogateescape'))
 
   try:
     yield write
@@ -223,59 +217,6 @@ def _disk_errors(folder: pathlib.Path) -> Iterator[None]:
 
 def _examples(folder: Folder) -> Iterator[Example]:
   return (functools.partial(folder.__getitem__, index) for index in range(len(folder)))
-
-
-def _imagenet(source: pathlib.Path) -> dict[str, Iterator[Example]]:
-  splits = {}  # the small one first, so that what is wrong with it shows in minutes
-  if (source / _VAL_TAR).is_file():
-    splits['val'] = _imagenet_val(source / _VAL_TAR, source / _VAL_SYNSETS)
-  if (source / _TRAIN_TAR).is_file():
-    splits['train'] = _imagenet_train(source / _TRAIN_TAR)
-  return splits
-
-
-def _imagenet_train(path: pathlib.Path) -> Iterator[Example]:
-  with tarfile.open(path, 'r:') as outer:
-    # Synset names, sorted, are the class order that every published ImageNet model uses.
-    for label, member in enumerate(_files(outer)):
-      with tarfile.open(fileobj=_opened(outer, member), mode='r:') as inner:
-        for image in _files(inner):
-          name = f'{pathlib.PurePosixPath(member.name).stem}/{image.name}'
-          yield _example(inner, image, label, name)
-
-
-def _imagenet_val(path: pathlib.Path, synsets: pathlib.Path) -> Iterator[Example]:
-  with tarfile.open(path, 'r:') as tar:
-    images = _files(tar)
-    if synsets.is_file():
-      names = synsets.read_text().split()
-      if len(names) != len(images):
-        raise UserError(
-          f'{synsets} names {len(names)} classes for {len(images)} images in {path.name}; one line'
-          ' an image is needed: replace it, or remove it to do without labels.'
-        )
-      classes = {name: label for label, name in enumerate(sorted(set(names)))}
-      labels = [classes[name] for name in names]
-    else:
-      print(f'val: no {synsets}, so every val label is -1; tokenizers need none')
-      labels = [-1] * len(images)
-    for image, label in zip(images, labels, strict=True):
-      yield _example(tar, image, label, image.name)
-
-
-def _example(tar: tarfile.TarFile, image: tarfile.TarInfo, label: int, name: str) -> Example:
-  record = {'image': _opened(tar, image).read(), 'label': label, 'name': name}
-  return lambda: record
-
-
-def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-  file = tar.extractfile(member)
-  assert file is not None  # it is one of `_files`
-  return file
-
-
-def _files(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
-  return sorted((member for member in tar if member.isfile()), key=lambda member: member.name)
 
 
 def _arguments(parser):

@@ -193,6 +193,7 @@ def terminate(*_):
 )
 def test_a_signal_is_one_line_and_its_own_status(main, status, said, monkeypatch, capsys):
   monkeypatch.setattr(commands.app, 'run', lambda main, argv, flags_parser: main(argv))
+  monkeypatch.setattr(os, '_exit', sys.exit)
   before = signal.getsignal(signal.SIGTERM)
   try:
     for command in (

@@ -110,7 +110,8 @@ def run(command: Command | Program, argv: Sequence[str] | None = None) -> None:
   """Runs a `Command` or `Program` on arguments, by default those that were typed.
 
   A UserError, a disk that takes no more and a device without memory left end in one line on stderr
-  and exit status 1; so do Ctrl-C and SIGTERM, with 130 and 143, as shells count them.
+  and exit status 1; so do Ctrl-C and SIGTERM, with 130 and 143, as shells count them: the process
+  ends at once then, once what was open is closed.
   """
   if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGTERM, _terminate)
@@ -123,8 +124,9 @@ def run(command: Command | Program, argv: Sequence[str] | None = None) -> None:
     sys.exit(f'error: {error}')
   except KeyboardInterrupt as interrupt:
     ended = 'ended by SIGTERM' if isinstance(interrupt, _Terminated) else 'interrupted'
-    print(f'error: {ended}; {command.interrupted}.', file=sys.stderr)
-    sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
+    print(f'error: {ended}; {command.interrupted}.', file=sys.stderr, flush=True)
+    # Python would wait for all threads, of which one may read from a dead file system for ever.
+    os._exit(143 if isinstance(interrupt, _Terminated) else 130)
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise

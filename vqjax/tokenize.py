@@ -137,8 +137,9 @@ def _describe(tok, data, split, source, count, shard_size, batch_size):
   shape = _encode.eval_shape(model, tok.variables, image, mask).shape[1:]
   codes = model.quantizer.num_codes
   fields = data.to_dict()
-  # No token depends on how fast images are read, or on how training cuts them.
-  data = {name: fields[name] for name in fields if name not in ('threads', 'prefetch', 'train')}
+  # No token depends on how images are read, or on how training cuts them.
+  others = ('threads', 'prefetch', 'max_unreadable', 'stall_seconds', 'train')
+  data = {name: fields[name] for name in fields if name not in others}
   config = ml_collections.ConfigDict(
     {'model': tok.config.model, 'quantizer': tok.config.quantizer, 'data': data}
   )

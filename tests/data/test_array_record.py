@@ -6,6 +6,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from pictures import data_config
 
 from vqjax.data import make_source
+from vqjax.data.decode import UnreadableImage
 from vqjax.errors import UserError
 
 
@@ -98,7 +99,9 @@ def test_broken_empty_and_foreign_shards(tmp_path):
   path = tmp_path / 'train.array_record'
   shard(path, example('a'))
   path.write_bytes(path.read_bytes()[:70_000])
-  with pytest.raises(UserError, match=r'are not whole ArrayRecord files .*write them again'):
+  with pytest.raises(
+    UserError, match=r'train.array_record is no whole ArrayRecord file .*write all shards again'
+  ):
     read(tmp_path)
   shard(path)
   with pytest.raises(UserError, match=r'1 shards .* hold no record'):
@@ -107,3 +110,64 @@ def test_broken_empty_and_foreign_shards(tmp_path):
     shard(path, foreign)
     with pytest.raises(UserError, match=r"no msgpack maps of image, label and name.*'tfds'"):
       read(tmp_path)
+
+
+def flip(path, offset):
+  damaged = bytearray(path.read_bytes())
+  damaged[offset] ^= 1
+  path.write_bytes(damaged)
+
+
+def test_a_flipped_bit_is_one_unreadable_image(tmp_path):
+  for i in range(2):
+    records = [example(f'{i}{j}', j) for j in range(4)]
+    shard(tmp_path / f'train-0000{i}-of-00002.array_record', *records)
+  path = tmp_path / 'train-00001-of-00002.array_record'
+  whole = path.read_bytes()
+  for part in (b'pixels of 12', b'label\x02', b'12'):
+    path.write_bytes(whole)
+    flip(path, whole.index(part))
+    source = read(tmp_path)
+    for _ in range(2):
+      with pytest.raises(UnreadableImage, match=rf'^{path}\[2\] \(.*hash mismatch'):
+        source[6]
+      assert [source[i]['name'] for i in range(8) if i != 6] == [
+        *('00', '01', '02', '03', '10', '11', '13')
+      ]
+
+
+def test_a_first_record_that_is_damaged_is_as_any_other(tmp_path):
+  path = tmp_path / 'train.array_record'
+  shard(path, example('a'), example('b'))
+  flip(path, path.read_bytes().index(b'pixels of a'))
+  source = read(tmp_path)
+  with pytest.raises(UnreadableImage, match=r'train.array_record\[0\]'):
+    source[0]
+  assert source[1]['name'] == 'b'
+
+
+@pytest.mark.parametrize(
+  ('record', 'reason'),
+  [
+    (b'\xff\xff\xff', 'no msgpack'),
+    ([1], 'a list, not a map'),
+    ({'image': b'', 'label': '1', 'name': ''}, 'no int as its label'),
+    ({'image': 'x', 'label': 1, 'name': ''}, 'no bytes as its image'),
+    ({'image': b'', 'label': 1}, 'no str as its name'),
+  ],
+)
+def test_a_record_of_another_make_among_ours_is_unreadable(record, reason, tmp_path):
+  shard(tmp_path / 'train.array_record', record, example('b'))
+  source = read(tmp_path)
+  assert source[1]['name'] == 'b'
+  with pytest.raises(UnreadableImage, match=rf'train.array_record\[0\] \({reason}'):
+    source[0]
+
+
+def test_a_shard_with_a_damaged_end_is_named(tmp_path):
+  shard(tmp_path / 'train-00000-of-00002.array_record', example('a'))
+  path = tmp_path / 'train-00001-of-00002.array_record'
+  shard(path, example('b'))
+  flip(path, 65_620)  # in the postscript, which says where the index is
+  with pytest.raises(UserError, match=rf'^{path} is no whole ArrayRecord file .*copy it again'):
+    read(tmp_path)

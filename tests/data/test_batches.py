@@ -228,7 +228,7 @@ def test_unreadable_training_image_gives_its_place_to_the_next(caplog):
   broken[2] = images[2][:-40]
   broken[5] = b'<html>'
   with caplog.at_level(logging.WARNING, 'vqjax'):
-    got = train(ListSource(broken), 9)
+    got = train(ListSource(broken), 9, config(max_unreadable=0.3))
   label, want = join(got), join(sound)
   replaced = np.where(want == 2, 3, np.where(want == 5, 0, want))
   np.testing.assert_array_equal(label, replaced)
@@ -247,12 +247,60 @@ def test_unreadable_training_image_gives_its_place_to_the_next(caplog):
 def test_nothing_but_unreadable_images(count, tries):
   bad = ListSource([b'x'] * count)
   with (
-    contextlib.closing(train_batches(bad, config(), batch_size=2, seed=0)) as batches,
+    contextlib.closing(
+      train_batches(bad, config(max_unreadable=1.0), batch_size=2, seed=0)
+    ) as batches,
     pytest.raises(
-      UserError, match=rf'{tries} images in a row .* a list of pictures; the log names'
+      UserError, match=rf'{tries} images in a row .* a list of pictures, nor .*; the log names'
     ),
   ):
     next(batches)
+
+
+def damaged(count, first, last):
+  """Pictures of which a whole stretch is unreadable."""
+  src = source(count)
+  src.images[first:last] = [b'x'] * (last - first)
+  return src
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_long_stretch_of_unreadable_images_gives_its_place_to_one_example(processes):
+  """Whatever the threads, the processes and the restarts."""
+  data = config(max_unreadable=0.5, threads=3)
+  want, got = join(train(source(60), 30)), train(damaged(60, 10, 40), 30, data)
+  np.testing.assert_array_equal(join(got), np.where((want >= 10) & (want < 40), 40, want))
+  for p in range(processes):
+    resumed = train(
+      *(damaged(60, 10, 40), 20, config(max_unreadable=0.5, threads=1)),
+      start=40,
+      process_index=p,
+      process_count=processes,
+    )
+    share = [{key: value[p::processes] for key, value in batch.items()} for batch in got[10:]]
+    assert_same(resumed, share)
+
+
+@pytest.mark.parametrize(('allowed', 'unreadable'), [(0.1, 6), (0.1, 7), (0.0, 1), (0.001, 1)])
+def test_a_share_of_unreadable_images_is_borne_and_no_more(allowed, unreadable):
+  """Of 60; an epoch meets them all."""
+  src = damaged(60, 0, unreadable)
+  data = config(max_unreadable=allowed, threads=1)
+  if unreadable <= np.ceil(allowed * 60):
+    train(src, 15, data)
+    # None is asked for twice.
+    train(src, 45, data)
+    assert all(src.reads.count(i) == 2 for i in range(unreadable))
+    return
+  with pytest.raises(UserError, match=rf'^{unreadable} images .* data.max_unreadable={allowed} of'):
+    train(src, 15, data)
+
+
+def test_fields_that_are_no_shares_or_durations():
+  with pytest.raises(UserError, match=r'data.max_unreadable is 1.5; give a fraction, from 0 to 1'):
+    train(source(), 1, config(max_unreadable=1.5))
+  with pytest.raises(UserError, match=r'data.stall_seconds is -1; give 0, which means never'):
+    evaluate(source(), config(stall_seconds=-1))
 
 
 def test_unreadable_held_out_image_is_masked(caplog):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -56,7 +57,8 @@ def test_a_folder_comes_back_whole(tmp_path, layout):
     write(tmp_path / f'images/{part}{i % 2}/{i}.png', png(picture(i)))
   counts = prepare(tmp_path / 'images', tmp_path / 'shards', 3)
   assert sorted(path.name for path in (tmp_path / 'shards').iterdir()) == [
-    f'{split}-0000{i}-of-00003.array_record' for split in ('train', 'val') for i in range(3)
+    'lock',
+    *(f'{split}-0000{i}-of-00003.array_record' for split in ('train', 'val') for i in range(3)),
   ]
   for split, name in (('train', 'train'), ('eval', 'val')):
     want = examples('folder', tmp_path / 'images', split)
@@ -119,10 +121,8 @@ def test_damaged_tar_leaves_no_shard_under_its_final_name(tmp_path, imagenet):
   path.write_bytes(path.read_bytes()[:15_000])
   with pytest.raises(UserError, match=r'the train tar breaks off or is damaged .* download it'):
     prepare(imagenet, tmp_path / 'out', 1)
-  assert not list((tmp_path / 'out').glob('train*'))
+  assert [path.name for path in (tmp_path / 'out').iterdir()] == ['lock']
   path.write_bytes(tar_of({}))
-  for shard in (tmp_path / 'out').iterdir():
-    shard.unlink()
   with pytest.raises(UserError, match=r'the train tar holds no images'):
     prepare(imagenet, tmp_path / 'out', 1)
 
@@ -133,14 +133,50 @@ def test_existing_shards_are_not_mixed_with_new_ones(tmp_path, imagenet):
     prepare(imagenet, tmp_path / 'out', 2)
 
 
-def test_unreadable_file_is_left_out(tmp_path, caplog):
-  for i in range(3):
-    write(tmp_path / f'images/train/{i}.png', png(picture(i)))
-  write(tmp_path / 'images/val/0.png', png(picture(0)))
+def folder(path, count=12, unreadable=()):
+  """A picture to hold out, and `count` to train on."""
+  write(path / 'val/0.png', png(picture(100)))
+  for i in range(count):
+    write(path / f'train/{i:02d}.png', b'x' if i in unreadable else png(picture(i)))
+  return path
+
+
+def test_what_cannot_be_read_or_decoded_is_left_out(tmp_path, caplog, capsys):
+  images = folder(tmp_path / 'images', 20, [3])
   # A name without a file behind it.
-  (tmp_path / 'images/train/9.png').symlink_to(tmp_path / 'gone.png')
-  assert prepare(tmp_path / 'images', tmp_path / 'out', 1)['train'] == 3
-  assert 'left out unreadable file 9.png (No such file or directory)' in caplog.text
+  (images / 'train/99.png').symlink_to(tmp_path / 'gone.png')
+  assert prepare(images, tmp_path / 'out', 1) == {'val': 1, 'train': 19}
+  names = [f'{i:02d}.png' for i in range(20) if i != 3]
+  assert list(examples('array_record', tmp_path / 'out', 'train')) == names
+  assert 'train: left out unreadable image 03.png (none of JPEG, ' in caplog.text
+  assert 'left out unreadable image 99.png (No such file or directory); 2 so far' in caplog.text
+  assert 'train: 2 unreadable images left out' in capsys.readouterr().out
+
+
+def test_a_name_that_is_no_unicode_comes_back(tmp_path):
+  images = folder(tmp_path / 'images', 2)
+  name = os.fsdecode(b'train/\xff.png')
+  write(images / name, png(picture(7)))
+  prepare(images, tmp_path / 'out', 1)
+  assert list(examples('array_record', tmp_path / 'out', 'train'))[-1] == name.split('/')[1]
+
+
+def test_an_image_in_a_tar_that_cannot_be_decoded_is_left_out(tmp_path, imagenet, caplog):
+  path = imagenet / 'ILSVRC2012_img_val.tar'
+  good = {f'{i}.JPEG': encoded(picture(i), 'JPEG') for i in range(10)}
+  path.write_bytes(tar_of({**good, '5.JPEG': good['5.JPEG'][:50]}))
+  assert prepare(imagenet, tmp_path / 'out', 1) == {'val': 9, 'train': 5}
+  assert 'val: left out unreadable image 5.JPEG' in caplog.text
+
+
+def test_too_many_unreadable_images(tmp_path):
+  images = folder(tmp_path / 'images', 20, [3, 4, 5])
+  with pytest.raises(UserError, match=r'^3 of 20 images of train .* --max_unreadable=0.1; the log'):
+    prepare(images, tmp_path / 'out', 1)
+  assert prepare(images, tmp_path / 'out', 1, 0.15)['train'] == 17
+  images = folder(tmp_path / 'wrong', 20, range(20))
+  with pytest.raises(UserError, match=r'^the first 16 images of train cannot be read'):
+    prepare(images, tmp_path / 'wrong_out', 1, 1.0)
 
 
 @pytest.mark.usefixtures('restored_loggers')
@@ -152,7 +188,7 @@ def test_wrong_arguments(tmp_path):
   for i in range(3):
     write(tmp_path / f'images/{i}.png', png(picture(i)))
   (tmp_path / 'file').touch()
-  with pytest.raises(UserError, match=r'cannot make .*/file: .*; choose another place'):
+  with pytest.raises(UserError, match=r'cannot write .*/file: .*; choose another with OUT='):
     prepare(tmp_path / 'images', tmp_path / 'file')
 
 

@@ -1,6 +1,7 @@
 """Data sets that tensorflow_datasets prepared, read without TensorFlow."""
 
 import contextlib
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from pictures import data_config, picture
 
 from vqjax.data import eval_batches, make_source
-from vqjax.data.decode import decode
+from vqjax.data.decode import UnreadableImage, decode
 from vqjax.errors import UserError
 
 
@@ -38,6 +39,21 @@ def test_examples(data_dir):
     assert example['label'] == seed % 3
     np.testing.assert_array_equal(decode(example['image'], ''), picture(seed))
   assert source.description == f'5 images of tiny_pictures/train in {data_dir}/tiny_pictures/1.0.0'
+
+
+def test_a_flipped_bit_is_one_unreadable_image(data_dir, tmp_path):
+  shutil.copytree(data_dir, tmp_path, dirs_exist_ok=True)
+  (shard,) = (tmp_path / 'tiny_pictures/1.0.0').glob('*-train.array_record*')
+  damaged = bytearray(shard.read_bytes())
+  damaged[damaged.index(b'2.png')] ^= 1
+  shard.write_bytes(damaged)
+  whole, source = (make_source(config(path), 'train') for path in (data_dir, tmp_path))
+  for i in range(5):
+    if whole[i]['name'] == '2.png':
+      with pytest.raises(UnreadableImage, match=rf'^tiny_pictures/train\[{i}\] .*hash mismatch'):
+        source[i]
+    else:
+      assert source[i] == whole[i]
 
 
 def test_batches_of_the_held_out_split(data_dir):

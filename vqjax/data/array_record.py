@@ -1,20 +1,26 @@
 """ArrayRecord shards of encoded images, as `python -m vqjax.data.prepare` writes them."""
 
+import bisect
 import glob
+import itertools
 import os
 import pathlib
 import re
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import grain
 import msgpack
 from array_record.python import array_record_module
 from ml_collections import ConfigDict
 
+from vqjax.data.decode import UnreadableImage
 from vqjax.data.folder import DEMO
 from vqjax.errors import UserError
 
 PREPARE = 'python -m vqjax.data.prepare IMAGES OUT'
+_AT_ONCE = 16  # shards that are opened at once, for file systems that answer slowly
+_FIRST = 16  # records that are looked at for their layout
 _PATTERNS = {
   'train': ['train*.array_record*'],
   'eval': ['val*.array_record*', 'test*.array_record*'],
@@ -26,37 +32,55 @@ class ArrayRecord:
 
   A record is a msgpack map {'image': encoded bytes, 'label': int, 'name': str}, and so is
   `records[i]`. Raises `UserError` for a shard that is missing, broken, of another layout, or whose
-  records are packed in groups, which would have to be read whole for each example.
+  records are packed in groups, which would have to be read whole for each example, and
+  `UnreadableImage` for a damaged record: each has a hash in the file, so that damage is seen.
   """
 
   def __init__(self, shards: list[str]) -> None:
     _check_complete(shards)
-    try:
-      self._records = grain.sources.ArrayRecordDataSource(shards)
-      group_size = _group_size(shards[0])
-    except RuntimeError as error:
-      raise UserError(
-        f'the shards {shards[0]} ... are not whole ArrayRecord files ({error or "truncated"});'
-        f' write them again: {PREPARE}.'
-      ) from error
-    if group_size != 1:
-      raise UserError(
-        f'{shards[0]} was written with group_size={group_size}; only group_size=1 can be read in'
-        f' random order: write it again with {PREPARE}.'
-      )
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+      self._shards = list(pool.map(_open, shards))
+    self._ends = list(itertools.accumulate(shard.take for shard in self._shards))
     if not len(self):
       raise UserError(f'the {len(shards)} shards {shards[0]} ... hold no record; {PREPARE}.')
-    _check_layout(self._records[0], shards[0])
+    self._records = grain.sources.ArrayRecordDataSource(self._shards)
+    self._check_layout()
     self.description = (
       f'{len(self)} images in {len(shards)} shards, {os.path.basename(shards[0])} ..., in'
       f' {os.path.dirname(shards[0])}'
     )
 
   def __len__(self) -> int:
-    return len(self._records)
+    return self._ends[-1]
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    return msgpack.unpackb(self._records[index])
+    try:
+      return _unpacked(self._records[index])
+    except (RuntimeError, _Illegible) as error:
+      raise UnreadableImage(self.name_of(index), str(error) or 'cut off') from error
+
+  def name_of(self, index: int) -> str:
+    """The shard and the position in it: what an image's own name is, its record says."""
+    shard = bisect.bisect_right(self._ends, index)
+    position = index - self._ends[shard] + self._shards[shard].take
+    return f'{self._shards[shard].filename}[{position}]'
+
+  def _check_layout(self):
+    """Raises a UserError if records can be read and none of the first is one of ours."""
+    illegible = False
+    for index in range(min(_FIRST, len(self))):
+      try:
+        _unpacked(self._records[index])
+        return
+      except RuntimeError:
+        pass  # damage says nothing of the layout
+      except _Illegible:
+        illegible = True
+    if illegible:
+      raise UserError(
+        f'{self._shards[0].filename} holds no msgpack maps of image, label and name; if'
+        f" tensorflow_datasets wrote it, set data.source='tfds', else write it with {PREPARE}."
+      )
 
 
 def open_array_record(data: ConfigDict, split: str) -> ArrayRecord:
@@ -96,23 +120,47 @@ def _check_complete(shards: list[str]) -> None:
     )
 
 
-def _group_size(shard: str) -> int:
-  reader = array_record_module.ArrayRecordReader(shard)
-  try:
-    # Files from before October 2022 say nothing; Grain reads those as they come.
-    match = re.search(r'group_size:(\d+)', reader.writer_options_string())
-    return int(match[1]) if match else 1
-  finally:
-    reader.close()
+class _Shard(NamedTuple):
+  """A whole file, as what array_record calls a file instruction: so it is not opened to count."""
+
+  filename: str
+  skip: int
+  take: int
+  examples_in_shard: int
 
 
-def _check_layout(record: bytes, shard: str) -> None:
+def _open(shard: str) -> _Shard:
   try:
-    legal = {'image', 'label', 'name'} <= msgpack.unpackb(record).keys()
-  except (ValueError, AttributeError, msgpack.UnpackException):
-    legal = False
-  if not legal:
+    reader = array_record_module.ArrayRecordReader(shard)
+    count, options = reader.num_records(), reader.writer_options_string()
+    reader.close()  # raises what is wrong with the file
+  except RuntimeError as error:
     raise UserError(
-      f'{shard} holds no msgpack maps of image, label and name; if tensorflow_datasets wrote it,'
-      f" set data.source='tfds', else write it with {PREPARE}."
+      f'{shard} is no whole ArrayRecord file ({error or "cut off"}); copy it again, or write all'
+      f' shards again: {PREPARE}.'
+    ) from error
+  # Files from before October 2022 say nothing; Grain reads those as they come.
+  group_size = re.search(r'group_size:(\d+)', options)
+  if group_size and group_size[1] != '1':
+    raise UserError(
+      f'{shard} was written with {group_size[0].replace(":", "=")}; only group_size=1 can be read'
+      f' in random order: write it again with {PREPARE}.'
     )
+  return _Shard(shard, 0, count, count)
+
+
+class _Illegible(Exception):
+  """A record that is no example."""
+
+
+def _unpacked(record: bytes) -> dict[str, Any]:
+  try:
+    example = msgpack.unpackb(record, unicode_errors='surrogateescape')
+  except (ValueError, msgpack.UnpackException) as error:
+    raise _Illegible(f'no msgpack: {error}') from error
+  if not isinstance(example, dict):
+    raise _Illegible(f'a {type(example).__name__}, not a map')
+  for field, kind in (('image', bytes), ('label', int), ('name', str)):
+    if not isinstance(example.get(field), kind):
+      raise _Illegible(f'no {kind.__name__} as its {field}')
+  return example

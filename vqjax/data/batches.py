@@ -1,8 +1,6 @@
 """Batches for training and evaluation: read, decoded and cut by threads that run ahead."""
 
-import logging
 import os
-import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,13 +8,13 @@ import grain
 import numpy as np
 from ml_collections import ConfigDict
 
-from vqjax.data.decode import UnreadableImage, decode, printable
+from vqjax.data.decode import UnreadableImage, printable
+from vqjax.data.defaults import default_data
+from vqjax.data.reader import Reader
 from vqjax.data.sources import Source
+from vqjax.data.stalls import Batches
 from vqjax.data.transforms import Transform, make_transform
 from vqjax.errors import UserError
-
-_PATIENCE = 16  # unreadable images in a row that point at the disk, or at the wrong folder
-_log = logging.getLogger('vqjax')
 
 
 def train_batches(
@@ -28,7 +26,7 @@ def train_batches(
   start: int = 0,
   process_index: int = 0,
   process_count: int = 1,
-) -> grain.DatasetIterator:
+) -> Batches:
   """Batches without end, in a new order every epoch: this process's share of each.
 
   A batch is {'image': uint8 [local_B S S 3], 'label': int32 [local_B]}, local_B = batch_size /
@@ -37,12 +35,13 @@ def train_batches(
   alone: threads, processes and restarts do not change it, and process p has every n with
   n mod process_count = p. In the place of an unreadable image stands the next readable one of the
   source. Close the iterator (contextlib.closing) to stop its threads. Raises `UserError`, also when
-  iterated, after 16 unreadable images in a row.
+  iterated: where more than the fraction `data.max_unreadable` of the source are found unreadable,
+  by this process since it began, or where nothing that is tried can be read (see `Reader`).
   """
   _check_share('batch_size', batch_size, 1, process_count)
   _check_share('the number of examples already seen', start, 0, process_count)
-  reader = _Reader(source)
   transform = make_transform(data, 'train')
+  reader = Reader(source, data.max_unreadable)
 
   def load(index: int, rng: np.random.Generator) -> dict[str, Any]:
     example = reader.nearest(index)
@@ -51,9 +50,9 @@ def train_batches(
 
   # The slice comes last, so that the order and each example's rng are those of the whole run.
   examples = _order(source, seed).random_map(load)
-  batches = _batches(examples[process_index::process_count], data, batch_size // process_count)
-  batches.set_state({'next_index': start // process_count})
-  return batches
+  share = examples[process_index::process_count]
+  first = start // process_count
+  return _batches(share, data, batch_size // process_count, reader, first)
 
 
 def train_names(source: Source, numbers: Iterable[int], *, seed: int) -> list[str]:
@@ -74,7 +73,7 @@ def eval_batches(
   process_count: int = 1,
   start: int = 0,
   limit: int | None = None,
-) -> grain.DatasetIterator:
+) -> Batches:
   """Every example of `source` from `start` up to `limit`, once and in order: this process's share.
 
   A batch is {'image': uint8 [local_B S S 3], 'label': int32 [local_B], 'mask': bool [local_B]}.
@@ -83,8 +82,8 @@ def eval_batches(
   """
   _check_share('batch_size', batch_size, 1, process_count)
   count = len(source) if limit is None else min(limit, len(source))
-  reader = _Reader(source)
   transform = make_transform(data, 'eval')
+  reader = Reader(source)
   blank = {
     'image': np.zeros((data.image_size, data.image_size, 3), np.uint8),
     'label': np.int32(0),
@@ -103,7 +102,7 @@ def eval_batches(
   examples = grain.MapDataset.range(padded).random_map(load, seed=0)
   # As above, the slice comes last: an example is the same whatever the start.
   share = examples[start + process_index :: process_count]
-  return _batches(share, data, batch_size // process_count)
+  return _batches(share, data, batch_size // process_count, reader)
 
 
 def _order(source: Source, seed: int) -> grain.MapDataset:
@@ -118,41 +117,6 @@ def _name(source: Source, index: int) -> str:
     return printable(error.name)
 
 
-class _Reader:
-  """Decodes the examples of a source; the log names each unreadable one once."""
-
-  def __init__(self, source: Source):
-    self._source = source
-    self._unreadable: set[int] = set()
-    self._lock = threading.Lock()
-
-  def read(self, index: int) -> dict[str, Any] | None:
-    """Example `index` with its image as RGB pixels, or None if it is unreadable."""
-    try:
-      example = self._source[index]
-      if isinstance(example['image'], np.ndarray):
-        return example
-      return {**example, 'image': decode(example['image'], example['name'])}
-    except UnreadableImage as error:
-      with self._lock:
-        if index not in self._unreadable:
-          self._unreadable.add(index)
-          _log.warning('skipped unreadable image %s; %d so far', error, len(self._unreadable))
-      return None
-
-  def nearest(self, index: int) -> dict[str, Any]:
-    """The first readable example at or after `index`, going round."""
-    tries = min(_PATIENCE, len(self._source))
-    for offset in range(tries):
-      example = self.read((index + offset) % len(self._source))
-      if example is not None:
-        return example
-    raise UserError(
-      f'{tries} images in a row cannot be read, from number {index} of {self._source.description};'
-      ' the log names them and says why: repair or remove them, or point data.path elsewhere.'
-    )
-
-
 def _transformed(
   transform: Transform, example: dict[str, Any], rng: np.random.Generator
 ) -> np.ndarray:
@@ -163,12 +127,21 @@ def _transformed(
 
 
 def _batches(
-  examples: grain.MapDataset, data: ConfigDict, local_batch_size: int
-) -> grain.DatasetIterator:
+  examples: grain.MapDataset,
+  data: ConfigDict,
+  local_batch_size: int,
+  reader: Reader,
+  first: int = 0,
+) -> Batches:
   threads = data.threads or min(16, os.cpu_count() or 1)
   ahead = max(threads, data.prefetch or 2 * local_batch_size)
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-  return iter(examples.to_iter_dataset(options).batch(local_batch_size))
+  batches = iter(examples.to_iter_dataset(options).batch(local_batch_size))
+  if first:
+    batches.set_state({'next_index': first})
+  # The config of a run of before there was such a field, which is evaluated now, has none.
+  seconds = getattr(data, 'stall_seconds', default_data()['stall_seconds'])
+  return Batches(batches, reader, seconds)
 
 
 def _check_share(what: str, value: int, least: int, process_count: int) -> None:

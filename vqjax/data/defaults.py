@@ -55,6 +55,12 @@ def default_data() -> dict[str, Any]:
     'threads': 0,
     # Images decoded ahead of the consumer; 0 means two batches.
     'prefetch': 0,
+    # The fraction of a source, rounded up, that may be unreadable. In training such images are
+    # left out, counted and named; one more ends the run. Evaluation leaves out any number.
+    'max_unreadable': 0.1,
+    # After so many seconds without a batch the log names the images that are waited for, and again
+    # when the wait has doubled; 0 means never.
+    'stall_seconds': 60.0,
     'train': transform,
     'eval': {**transform, 'crop': 'center'},
   }

@@ -47,6 +47,10 @@ class Folder:
       raise UnreadableImage(name, error.strerror or str(error)) from error
     return {'image': encoded, 'label': self._labels.get(name.split('/')[0], 0), 'name': name}
 
+  def name_of(self, index: int) -> str:
+    """The path of the file."""
+    return str(self._root / self._names[index])
+
 
 def has_parts(path: str | pathlib.Path) -> bool:
   """Whether a folder is divided: it has train/ or held-out images of their own in it."""

@@ -1,147 +1,222 @@
 """Packs a folder of images, or the ImageNet tars, into ArrayRecord shards.
 
-python -m vqjax.data.prepare IMAGES OUT [--shards=16]
+python -m vqjax.data.prepare IMAGES OUT [--shards=16] [--max_unreadable=0.1]
 
 IMAGES is a folder of images, either with train/ and val/ in it or without, in which case a fixed
 share is held out. Or it is the folder to which ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar
 were downloaded; they are read as they are, without unpacking them. OUT is the folder to write.
-Images are copied byte for byte. The shards of a split get their final names together, when all of
-them are complete.
+Images are copied byte for byte; one that cannot be decoded is left out and named. Shards get their
+places in OUT together, when all of them are complete: an interrupted command can be repeated.
 """
 
+import contextlib
+import functools
+import itertools
+import json
 import logging
+import os
 import pathlib
+import shutil
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import Any
 
 import msgpack
 from array_record.python import array_record_module
 
 from vqjax import commands
-from vqjax.data.decode import UnreadableImage
+from vqjax.data import imagenet
+from vqjax.data.decode import UnreadableImage, decode
 from vqjax.data.defaults import default_data
 from vqjax.data.folder import Folder, open_folder
+from vqjax.data.imagenet import Example
+from vqjax.data.reader import PATIENCE, allowance
 from vqjax.errors import UserError
+from vqjax.runs.lock import locked
+from vqjax.whole_files import replacing
 
-_TRAIN_TAR = 'ILSVRC2012_img_train.tar'  # a tar of tars, one for each class
-_VAL_TAR = 'ILSVRC2012_img_val.tar'  # flat, without labels
-_VAL_SYNSETS = (
-  'imagenet_2012_validation_synset_labels.txt'  # one class name a line, by image number
-)
+_PARTIAL = 'shards-being-written'  # the folder below OUT, all of it ours
+_WHOLE = 'whole.json'  # is there once all that is in it is whole
+_TOGETHER = 256  # images that are decoded in threads at a time
 _log = logging.getLogger('vqjax')
 
 
-def prepare(source: pathlib.Path, out: pathlib.Path, shards: int = 16) -> dict[str, int]:
+def prepare(
+  source: pathlib.Path,
+  out: pathlib.Path,
+  shards: int = 16,
+  max_unreadable: float = default_data()['max_unreadable'],
+) -> dict[str, int]:
   """Writes train and val shards to `out`; returns how many images each split has.
 
-  Raises `UserError` if `source` holds no images, a tar is broken, or `out` holds shards already.
+  Everything is written to a folder in `out` first, and moves to its place when all of it is
+  whole. A process that is stopped before begins anew the next time, and one that is stopped while
+  it moves goes on. What cannot be decoded is left out and named, up to the fraction
+  `max_unreadable` of each split.
+
+  Raises `UserError` if `source` holds no images, or too many that cannot be read, a tar is broken,
+  or `out` holds other shards already, is in use, or cannot be written.
   """
   if shards < 1:
     raise UserError(f'--shards is {shards}; give 1 or more.')
-  if (source / _TRAIN_TAR).is_file() or (source / _VAL_TAR).is_file():
-    splits = _imagenet(source)
-  else:
+  if not (splits := imagenet.open_tars(source)):
     data = SimpleNamespace(**{**default_data(), 'path': str(source)})
-    folders = {'val': open_folder(data, 'eval'), 'train': open_folder(data, 'train')}
-    splits = {split: _records(folder) for split, folder in folders.items()}
-  try:
-    out.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(f'cannot make {out}: {error.strerror}; choose another place.') from error
+    splits = {
+      'val': _examples(open_folder(data, 'eval')),
+      'train': _examples(open_folder(data, 'train')),
+    }
+  with locked(out, 'OUT'):
+    command = {'images': str(source.resolve()), 'shards': shards}
+    partial = out / _PARTIAL
+    if (whole := _whole(partial)) is None:
+      with _disk_errors(out):
+        if partial.exists():
+          shutil.rmtree(partial)
+      _check_free(out, splits)
+      whole = {'command': command, 'counts': _write(splits, partial, shards, max_unreadable)}
+      with _disk_errors(out), replacing(partial / _WHOLE) as file:
+        file.write_text(json.dumps(whole))
+    elif whole['command'] != command:
+      raise UserError(
+        f'{partial} holds what an interrupted command had finished,'
+        f' {whole["command"]}; run that again, or choose another folder.'
+      )
+    with _disk_errors(out):
+      for shard in sorted(partial.glob('*.array_record')):
+        shard.rename(out / shard.name)
+      shutil.rmtree(partial)
+  for split, count in whole['counts'].items():
+    print(f'{split}: {count} images in {shards} shards')
+  return whole['counts']
+
+
+def _check_free(out: pathlib.Path, splits: Iterable[str]) -> None:
   for split in splits:
     if old := sorted(out.glob(f'{split}*.array_record*')):
       raise UserError(f'{out} already holds {old[0].name}; remove it, or choose another folder.')
-  return {split: _pack(records, out, split, shards) for split, records in splits.items()}
 
 
-def _pack(records: Iterator[dict[str, Any]], out: pathlib.Path, split: str, shards: int) -> int:
-  finals = [out / f'{split}-{i:05d}-of-{shards:05d}.array_record' for i in range(shards)]
-  partials = [final.with_name('partial-' + final.name) for final in finals]
-  writers = [
-    # One record a group, so that any one can be read alone; JPEGs do not get smaller.
-    array_record_module.ArrayRecordWriter(str(path), 'group_size:1,uncompressed')
-    for path in partials
-  ]
-  count, begun = 0, time.monotonic()
+def _whole(partial: pathlib.Path) -> dict[str, Any] | None:
+  """What is said of the shards in `partial` if they are whole, else None."""
   try:
-    for record in records:
-      # Round robin: classes come one after another, and no shard should hold only some of them.
-      writers[count % shards].write(msgpack.packb(record))
-      count += 1
-      if count % 10_000 == 0:
-        print(f'{split}: {count} images, {count / (time.monotonic() - begun):.0f} a second')
-  except tarfile.ReadError as error:
-    raise UserError(
-      f'the {split} tar breaks off or is damaged after {count} images ({error}); download it again.'
-    ) from error
-  finally:
-    for writer in writers:
-      writer.close()
-  if not count:
+    return json.loads((partial / _WHOLE).read_text())
+  except (FileNotFoundError, ValueError):
+    return None
+
+
+def _write(
+  splits: Mapping[str, Iterator[Example]], partial: pathlib.Path, shards: int, share: float
+) -> dict[str, int]:
+  """Writes all splits below `partial`, of which nothing is left after an error."""
+  with _disk_errors(partial):
+    partial.mkdir()
+  try:
+    return {
+      split: _pack(examples, partial, split, shards, share) for split, examples in splits.items()
+    }
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
+
+
+def _pack(
+  examples: Iterator[Example], folder: pathlib.Path, split: str, shards: int, share: float
+) -> int:
+  count = left_out = 0
+  begun = time.monotonic()
+  with _shards(folder, split, shards) as write:
+    try:
+      for record in _decodable(examples):
+        if not isinstance(record, UnreadableImage):
+          write(record)
+          count += 1
+          if count % 10_000 == 0:
+            print(f'{split}: {count} images, {count / (time.monotonic() - begun):.0f} a second')
+          continue
+        left_out += 1
+        _log.warning('%s: left out unreadable image %s; %d so far', split, record, left_out)
+        if left_out == PATIENCE and not count:
+          raise UserError(
+            f'the first {left_out} images of {split} cannot be read; the log names them and says'
+            ' why: repair or remove them, or name another folder.'
+          )
+    except tarfile.ReadError as error:
+      raise UserError(
+        f'the {split} tar breaks off or is damaged after {count} images ({error}); download it'
+        ' again.'
+      ) from error
+  if not count and not left_out:
     raise UserError(f'the {split} tar holds no images; download it again.')
-  for partial, final in zip(partials, finals, strict=True):
-    partial.rename(final)
-  print(f'{split}: {count} images in {shards} shards')
+  if not count or left_out > allowance(share, count + left_out):
+    raise UserError(
+      f'{left_out} of {count + left_out} images of {split} cannot be read, more than the fraction'
+      f' --max_unreadable={share}; the log names them and says why: repair or remove them, or'
+      ' allow more.'
+    )
+  if left_out:
+    print(f'{split}: {left_out} unreadable images left out')
   return count
 
 
-def _records(folder: Folder) -> Iterator[dict[str, Any]]:
-  for index in range(len(folder)):
-    try:
-      yield folder[index]
-    except UnreadableImage as error:
-      _log.warning('left out unreadable file %s', error)
+@contextlib.contextmanager
+def _shards(
+  folder: pathlib.Path, split: str, shards: int
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+  """Gives a function that writes one record; the shards are whole when the block is left."""
+  paths = [folder / f'{split}-{i:05d}-of-{shards:05d}.array_record' for i in range(shards)]
+  with _disk_errors(folder):
+    writers = [
+      # One record a group, so that any one can be read alone; JPEGs do not get smaller.
+      array_record_module.ArrayRecordWriter(str(path), 'group_size:1,uncompressed')
+      for path in paths
+    ]
+  # Round robin: classes come one after another, and no shard should hold only some of them.
+  turns = itertools.cycle(writers)
+
+  def write(record):
+    with _disk_errors(folder):
+      next(turns).write(msgpack.packb(record, unicode_errors='surrogateescape'))
+
+  try:
+    yield write
+  finally:
+    with _disk_errors(folder):
+      for writer in writers:
+        writer.close()
 
 
-def _imagenet(source: pathlib.Path) -> dict[str, Iterator[dict[str, Any]]]:
-  splits = {}  # the small one first, so that what is wrong with it shows in minutes
-  if (source / _VAL_TAR).is_file():
-    splits['val'] = _imagenet_val(source / _VAL_TAR, source / _VAL_SYNSETS)
-  if (source / _TRAIN_TAR).is_file():
-    splits['train'] = _imagenet_train(source / _TRAIN_TAR)
-  return splits
+def _decodable(examples: Iterator[Example]) -> Iterator[dict[str, Any] | UnreadableImage]:
+  """The records, in order, with an error in the place of each that cannot be read or decoded."""
+  with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    while some := list(itertools.islice(examples, _TOGETHER)):
+      yield from pool.map(_decoded, some)
 
 
-def _imagenet_train(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  with tarfile.open(path, 'r:') as outer:
-    # Synset names, sorted, are the class order that every published ImageNet model uses.
-    for label, member in enumerate(_files(outer)):
-      with tarfile.open(fileobj=_opened(outer, member), mode='r:') as inner:
-        for image in _files(inner):
-          name = f'{pathlib.PurePosixPath(member.name).stem}/{image.name}'
-          yield {'image': _opened(inner, image).read(), 'label': label, 'name': name}
+def _decoded(example: Example) -> dict[str, Any] | UnreadableImage:
+  try:
+    record = example()
+    decode(record['image'], record['name'])
+    return record
+  except UnreadableImage as error:
+    return error
 
 
-def _imagenet_val(path: pathlib.Path, synsets: pathlib.Path) -> Iterator[dict[str, Any]]:
-  with tarfile.open(path, 'r:') as tar:
-    images = _files(tar)
-    if synsets.is_file():
-      names = synsets.read_text().split()
-      if len(names) != len(images):
-        raise UserError(
-          f'{synsets} names {len(names)} classes for {len(images)} images in {path.name}; one line'
-          ' an image is needed: replace it, or remove it to do without labels.'
-        )
-      classes = {name: label for label, name in enumerate(sorted(set(names)))}
-      labels = [classes[name] for name in names]
-    else:
-      print(f'val: no {synsets}, so every val label is -1; tokenizers need none')
-      labels = [-1] * len(images)
-    for image, label in zip(images, labels, strict=True):
-      yield {'image': _opened(tar, image).read(), 'label': label, 'name': image.name}
+@contextlib.contextmanager
+def _disk_errors(folder: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
+  except (RuntimeError, OSError) as error:  # array_record raises the former
+    raise UserError(
+      f'cannot write {folder} ({error}); make room or mend the permissions, then run the same'
+      ' command again.'
+    ) from error
 
 
-def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-  file = tar.extractfile(member)
-  assert file is not None  # it is one of `_files`
-  return file
-
-
-def _files(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
-  return sorted((member for member in tar if member.isfile()), key=lambda member: member.name)
+def _examples(folder: Folder) -> Iterator[Example]:
+  return (functools.partial(folder.__getitem__, index) for index in range(len(folder)))
 
 
 def _arguments(parser):
@@ -150,10 +225,16 @@ def _arguments(parser):
   )
   parser.add_argument('out', metavar='OUT', type=commands.path, help='folder for the shards')
   parser.add_argument('--shards', type=int, default=16, help='files per split (%(default)s)')
+  parser.add_argument(
+    '--max_unreadable',
+    type=float,
+    default=default_data()['max_unreadable'],
+    help='fraction of a split that may be unreadable and left out (%(default)s)',
+  )
 
 
 def _main(args):
-  prepare(args.images, args.out, args.shards)
+  prepare(args.images, args.out, args.shards, args.max_unreadable)
   print(
     'next: python train.py --config=configs/NAME.py --config.data.source=array_record'
     f' --config.data.path={args.out}'
@@ -165,7 +246,7 @@ COMMAND = commands.Command(
   _arguments,
   _main,
   example='python -m vqjax.data.prepare photos shards',
-  interrupted='run the same command again with another folder for the shards',
+  interrupted='no shard is left by halves: run the same command again',
   uses_jax=False,
 )
 

@@ -15,14 +15,21 @@ from vqjax.errors import UserError
 
 
 class Source(Protocol):
-  """What `train_batches` and `eval_batches` read: any object of this shape will do."""
+  """What `train_batches` and `eval_batches` read: any object of this shape will do.
+
+  It may have a method `name_of(index: int) -> str` too, which names an image without reading it: so
+  the log can say which one is being waited for.
+  """
 
   description: str  # how many images, and where: a line for the log
 
   def __len__(self) -> int: ...
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    """{'image': encoded bytes or uint8 RGB [H W 3], 'label': int, 'name': str}, from any thread."""
+    """{'image': encoded bytes or uint8 RGB [H W 3], 'label': int, 'name': str}, from any thread.
+
+    Raises `UnreadableImage` for one that cannot be read.
+    """
     ...
 
 

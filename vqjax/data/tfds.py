@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from vqjax.data.decode import UnreadableImage
 from vqjax.data.folder import DEMO
 from vqjax.errors import UserError
 
@@ -11,7 +12,8 @@ class Tfds:
 
   `records[i]` is {'image': bytes, 'label': int, 0 if it has none, 'name': its file_name, if any}.
   Raises `UserError` if the data set or the split is not there, is not in ArrayRecord format (the
-  only one that can be read in random order without TensorFlow), or has no images.
+  only one that can be read in random order without TensorFlow), or has no images, and
+  `UnreadableImage` for a damaged record.
   """
 
   def __init__(self, name: str, data_dir: str, split: str) -> None:
@@ -57,10 +59,17 @@ class Tfds:
     return len(self._records)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    record = self._records[index]
-    name = record.get('file_name', f'{self._name}[{index}]')
+    try:
+      record = self._records[index]
+    except (RuntimeError, ValueError) as error:  # a damaged shard; a record that is no example
+      raise UnreadableImage(self.name_of(index), str(error) or 'cut off') from error
+    name = record.get('file_name', self.name_of(index))
     return {
       'image': record['image'],
       'label': int(record.get('label', 0)),
       'name': name.decode() if isinstance(name, bytes) else name,
     }
+
+  def name_of(self, index: int) -> str:
+    """The position of the image in its split."""
+    return f'{self._name}[{index}]'

@@ -30,6 +30,8 @@ FREE = (
   'data.eval_path',
   'data.threads',
   'data.prefetch',
+  'data.max_unreadable',
+  'data.stall_seconds',
   'optimizer.name',  # a field of version 0.1, always adam
 )
 

@@ -24,7 +24,7 @@ def fetch(name: str) -> pathlib.Path:
     files = [
       huggingface_hub.hf_hub_download(name, part) for part in ('config.json', 'model.safetensors')
     ]
-  except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+  except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     raise UserError(
       f'{name} is no path here and could not be fetched from the Hugging Face hub ({reason}); '

@@ -1,13 +1,17 @@
 """Members of zip archives: checkpoints of PyTorch, and NumPy's .npz."""
 
+import ast
+import contextlib
+import functools
 import io
 import math
 import mmap
 import pathlib
+import reprlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Iterator
 from typing import IO, Self
 
 import numpy as np
@@ -16,6 +20,7 @@ from vqjax.tensor_files.budget import Budget
 
 _ENTRY = 16  # times its bytes in the directory is what an entry becomes
 _PIECE = 2**20
+_HEADER = 10_000  # bytes, of an array's header, as NumPy limits it
 
 
 class Archive:
@@ -73,33 +78,36 @@ class Archive:
     return content
 
 
-def read_npz(path: pathlib.Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
-  """The arrays of an .npz by name, those that are `wanted` and there.
+@contextlib.contextmanager
+def open_npz(path: pathlib.Path) -> Iterator[dict[str, Callable[[], np.ndarray]]]:
+  """The arrays of an .npz by name, as functions that read them.
 
-  NumPy's own reader believes a member's header and makes room for what it says.
+  NumPy's own reader makes room for what an array's header says, and unpacks without end.
   """
   with path.open('rb') as file:
     budget = Budget(path.stat().st_size)
     with Archive(file, budget) as archive:
-      names = [name.removesuffix('.npy') for name in archive.names]
-      return {
-        name: _npy(archive.read(member), budget)
-        for name, member in zip(names, list(archive.names), strict=True)
-        if wanted is None or name in wanted
+      yield {
+        name.removesuffix('.npy'): functools.partial(_npy, archive, name, budget)
+        for name in archive.names
       }
 
 
-def _npy(data, budget):
+def _npy(archive, name, budget):
+  data = archive.read(name)
   file = io.BytesIO(data)
-  version = np.lib.format.read_magic(file)
-  if version not in ((1, 0), (2, 0)):
-    raise ValueError(f'an array in version {version} of its format')
-  read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-  shape, fortran, dtype = read[version[0]](file)
+  version, _ = np.lib.format.read_magic(file)
+  length = int.from_bytes(file.read(2 if version == 1 else 4), 'little')
+  # NumPy's own function would go on to look for numbers as Python 2 wrote them.
+  header = ast.literal_eval(file.read(min(length, _HEADER)).decode('latin1'))
+  shape, fortran = header['shape'], header['fortran_order']
+  dtype = np.lib.format.descr_to_dtype(header['descr'])
   if dtype.hasobject or not dtype.itemsize:
     raise ValueError(f'an array of {dtype}')
+  if not all(type(n) is int and n >= 0 for n in shape):
+    raise ValueError(f'an array of shape {reprlib.repr(shape)}')
   budget.array(shape, dtype.itemsize)
   content = memoryview(data)[file.tell() :]
-  if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content):
+  if math.prod(shape) * dtype.itemsize != len(content):
     raise ValueError(f'an array {dtype}{list(shape)} of {len(content)} bytes')
   return np.frombuffer(content, dtype).reshape(shape, order='F' if fortran else 'C')

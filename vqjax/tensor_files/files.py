@@ -52,7 +52,13 @@ _LONGEST_CONFIG = 2**20  # bytes
 # NotImplementedError and a RecursionError are a RuntimeError.
 DAMAGE = (
   *(pickle.UnpicklingError, EOFError, zipfile.BadZipFile, zlib.error, safetensors.SafetensorError),
-  *(msgpack.exceptions.UnpackException, struct.error, UnicodeDecodeError, RuntimeError),
+  *(
+    msgpack.exceptions.UnpackException,
+    struct.error,
+    UnicodeDecodeError,
+    RuntimeError,
+    SyntaxError,
+  ),
   *(KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError),
 )
 
@@ -89,7 +95,8 @@ def read(path: str | pathlib.Path) -> Any:
       f'{path} cannot be read: {error.strerror or error}; name a checkpoint file.'
     ) from error
   except DAMAGE as error:
-    reason = f'{type(error).__name__}: {str(error)[:300] or "it ends early"}'
+    # Escaped: what a file calls its parts must not pass for another line.
+    reason = repr(f'{type(error).__name__}: {str(error)[:300] or "it ends early"}')[1:-1]
     raise UserError(
       f'{path} is no whole checkpoint ({reason}); legal: a file of PyTorch, safetensors or flax. '
       'Fetch it again.'

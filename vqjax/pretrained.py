@@ -156,7 +156,7 @@ def read_variables(
   Raises:
     UserError: there is no checkpoint, or not this one, or it is of another network.
   """
-  variables = jax.eval_shape(convert.initial_variables(model))
+  variables = convert.abstract_variables(model, path)
   params = variables.pop('params', {})
   averaged = bool(config.get('ema_decay'))
   wanted: dict[str, Any] = {'ema': params} if averaged else {'generator': {'params': params}}

@@ -220,5 +220,5 @@ def test_compressed_storages_are_refused(tmp_path):
     body = write.mapping({'x': write.tensor('a', ARRAY)})
     archive.writestr('archive/data.pkl', write.PROTOCOL + body + write.STOP)
     archive.writestr('archive/data/a', ARRAY.tobytes())
-  with pytest.raises(UserError, match='storage a is compressed'):
+  with pytest.raises(UserError, match='data/a is compressed'):
     tensor_files.read(tmp_path / 'x')

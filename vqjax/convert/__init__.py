@@ -3,6 +3,7 @@
 from vqjax.convert.recognise import Published, take_apart
 from vqjax.convert.systems import FORMATS, OWN
 from vqjax.convert.trees import (
+  abstract_variables,
   discriminator_from,
   export,
   fill,
@@ -15,6 +16,7 @@ __all__ = [
   'FORMATS',
   'OWN',
   'Published',
+  'abstract_variables',
   'discriminator_from',
   'export',
   'fill',

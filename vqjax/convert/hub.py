@@ -31,7 +31,7 @@ def fetch(name: str) -> pathlib.Path:
       huggingface_hub.hf_hub_download(name, part, local_files_only=not reachable)
       for part in ('config.json', 'model.safetensors')
     ]
-  except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+  except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if not reachable:
       reason = f'{ENDPOINT} has no address from here'

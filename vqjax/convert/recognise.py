@@ -11,6 +11,7 @@ import numpy as np
 from vqjax.convert.names import Names
 from vqjax.convert.systems import FORMATS
 from vqjax.errors import UserError
+from vqjax.tensor_files import DAMAGE, walk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +71,10 @@ def take_apart(content: Any, path: str | pathlib.Path, format: str = 'auto') -> 
     discriminator = _strip(_arrays(content['discriminator']))
   try:
     model, quantizer = family.describe(tensors, content)
-  except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+  except (*DAMAGE, ZeroDivisionError) as error:
+    reason = repr(str(error)[:300])[1:-1]
     raise UserError(
-      f'{path} looks like a checkpoint of {name} but lacks or garbles {error}; fetch it again.'
+      f'{path} looks like a checkpoint of {name} but lacks or garbles {reason}; fetch it again.'
     ) from error
   tensors = {key: value for key, value in tensors.items() if not key.startswith(_DISCRIMINATOR)}
   skipped = tuple(key for key in tensors if re.search(family.skip, key))
@@ -86,16 +88,12 @@ def _weights(content):
     if isinstance(content.get(entry), Mapping) and (arrays := _arrays(content[entry])):
       return arrays
   if isinstance(content.get('params'), Mapping):  # a tree of flax's
-    return _arrays({f'params/{k}': v for k, v in _flat(content['params'])})
+    return {
+      '/'.join(('params', *path)): leaf
+      for path, leaf in walk(content['params'])
+      if isinstance(leaf, np.ndarray) and all(isinstance(name, str) for name in path)
+    }
   return _arrays(content)
-
-
-def _flat(tree):
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      yield from ((f'{name}/{below}', leaf) for below, leaf in _flat(value))
-    else:
-      yield name, value
 
 
 def _arrays(tree):
@@ -119,5 +117,5 @@ def _has(tensors, marks):
 
 
 def _some(names):
-  names = list(map(str, names))
+  names = [repr(str(name)[:100])[1:-1] for name in names]
   return ', '.join(names[:6]) + (f' and {len(names) - 6} more' if len(names) > 6 else '') or 'none'

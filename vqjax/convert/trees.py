@@ -35,12 +35,23 @@ def variables_from(
   Raises:
     UserError: a tensor is missing, unknown, or of another shape; lists the keys.
   """
+  return fill(published.tensors, abstract_variables(model, path), published.names, path)
+
+
+def abstract_variables(model: Tokenizer, path: str | pathlib.Path) -> dict[str, Any]:
+  """Shapes and types of the variables of a tokenizer, whose config is from the file `path`.
+
+  Raises:
+    UserError: no such network can be built.
+  """
   try:
-    abstract = jax.eval_shape(initial_variables(model))
-  except ValueError as error:  # widths that no network of theirs has
-    reason = str(error).splitlines()[0]
-    raise UserError(f'{path} describes a network that cannot be built: {reason}') from error
-  return fill(published.tensors, abstract, published.names, path)
+    return jax.eval_shape(initial_variables(model))
+  except Exception as error:  # whatever a layer makes of a width that no network has
+    reason = (str(error).splitlines() or [''])[0][:300]
+    raise UserError(
+      f'{path} describes a network that cannot be built ({type(error).__name__}: {reason}); mend '
+      'its config, or fetch it again.'
+    ) from error
 
 
 def discriminator_from(
@@ -86,7 +97,8 @@ def fill(
     if key in tensors:
       array = table.to_ours(name, np.asarray(tensors[key]), len(like.shape))
       if array.shape != like.shape:
-        expected = table.to_theirs(name, np.zeros(like.shape, bool)).shape
+        # Without memory: the shape is what a config claims.
+        expected = table.to_theirs(name, np.broadcast_to(False, like.shape)).shape
         wrong.append(f'  different: {key} is {list(tensors[key].shape)}, expected {list(expected)}')
       arrays[name] = array
   wrong += [f'  missing: {key}' for key in wanted if key not in tensors]

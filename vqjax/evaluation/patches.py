@@ -123,7 +123,7 @@ def fit(rows: np.ndarray, num_codes: int) -> np.ndarray:
   key = hashlib.sha256(f'{_FIT} {num_codes} {rows.shape}\n'.encode())
   key.update(np.ascontiguousarray(rows).data)
   path = cache.folder() / 'patches' / f'{key.hexdigest()}.npy'
-  with contextlib.suppress(OSError, ValueError, EOFError):
+  with contextlib.suppress(OSError, ValueError, EOFError, MemoryError):
     return np.load(path)
   x = _centred(rows)
   # Rows are in random order. A draw goes over all of them for every code.

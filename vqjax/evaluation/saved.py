@@ -2,12 +2,12 @@
 
 import json
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vqjax import tensor_files
 from vqjax.errors import UserError
 
 # Entries of a protocol that do not decide whether numbers compare: three say which run it is, and
@@ -64,11 +64,11 @@ def read(run: str | pathlib.Path) -> Evaluated:
     if wrong := [name for name, x in numbers.items() if not isinstance(x, int | float | None)]:
       raise ValueError(f'{wrong[0]} is no number')
     if images.exists():
-      with images.open('rb') as file, np.load(file) as arrays:
-        pictures = dict(arrays)
+      with tensor_files.open_npz(images) as arrays:
+        pictures = {name: read() for name, read in arrays.items()}
   except FileNotFoundError as error:
     raise UserError(f'{path} does not exist; make it with {command}') from error
-  except (OSError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+  except (OSError, *tensor_files.DAMAGE) as error:
     raise UserError(
       f'{folder} cannot be read as an evaluation ({error!r}); make it anew with {command}'
     ) from error

@@ -5,8 +5,6 @@ batches, order and parts they come, up to float64 rounding.
 """
 
 import pathlib
-import zipfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.linalg.blas import dsyrk
 from scipy.special import entr
 
+from vqjax import tensor_files
 from vqjax.errors import UserError
 from vqjax.whole_files import replacing
 
@@ -123,24 +122,21 @@ def load(path: str | pathlib.Path, width: int | None = None) -> Precomputed:
   """
   advice = 'give statistics that vqjax, pytorch-fid or the ADM evaluation wrote'
   try:
-    with (
-      pathlib.Path(path).expanduser().open('rb') as opened
-    ):  # where this is left to NumPy, a damaged file stays open
-      file = np.load(opened, allow_pickle=False)
-      if not isinstance(file, np.lib.npyio.NpzFile):
+    place = pathlib.Path(path).expanduser()
+    with place.open('rb') as file:
+      if file.read(6) == b'\x93NUMPY':
         raise UserError(f'{path} is a single array and no .npz of mu and sigma: {advice}.')
-      if missing := {'mu', 'sigma'} - set(file):
-        raise UserError(
-          f'{path} lacks {" and ".join(sorted(missing))} (it has {", ".join(file) or "nothing"}): '
-          f'{advice}.'
-        )
-      mean, covariance = file['mu'], file['sigma']
-      count = int(file['count']) if 'count' in file else None
-      provenance = str(file['provenance']) if 'provenance' in file else ''
-  except (zipfile.BadZipFile, zlib.error, ValueError, TypeError, EOFError) as error:
+    with tensor_files.open_npz(place) as arrays:
+      if missing := {'mu', 'sigma'} - arrays.keys():
+        found = repr(', '.join(arrays)[:200])[1:-1] or 'nothing'
+        raise UserError(f'{path} lacks {" and ".join(sorted(missing))} (it has {found}): {advice}.')
+      mean, covariance = arrays['mu'](), arrays['sigma']()
+      count = int(arrays['count']()) if 'count' in arrays else None
+      provenance = str(arrays['provenance']()) if 'provenance' in arrays else ''
+  except tensor_files.DAMAGE as error:
     raise UserError(f'{path} is no .npz of numbers, or damaged: {advice}.') from error
   except OSError as error:
-    raise UserError(f'cannot read {path}: {error.strerror}; {advice}.') from error
+    raise UserError(f'cannot read {path}: {error.strerror or error}; {advice}.') from error
   _check(path, mean, covariance, width, advice)
   return Precomputed(mean.astype(np.float64), covariance.astype(np.float64), count, provenance)
 

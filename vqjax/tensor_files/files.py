@@ -12,6 +12,7 @@ import json
 import mmap
 import pathlib
 import pickle
+import reprlib
 import struct
 import zipfile
 import zlib
@@ -21,9 +22,11 @@ import ml_dtypes
 import msgpack
 import numpy as np
 import safetensors
-from flax import serialization
 
 from vqjax.errors import UserError
+from vqjax.tensor_files import flax_msgpack
+from vqjax.tensor_files.archives import Archive
+from vqjax.tensor_files.budget import Budget
 from vqjax.tensor_files.pickles import Unpickler
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -42,10 +45,20 @@ _SAFETENSORS = {
   'BOOL': np.bool_,
 }
 
-# What the readers below raise for a file that is cut off, damaged or made to deceive.
-_DAMAGE = (
+_ENTRY = 32  # times its bytes in the header of a safetensors file is what an entry becomes
+_LONGEST_CONFIG = 2**20  # bytes
+
+# What the readers below raise for a file that is cut off, damaged or made to deceive; a
+# NotImplementedError and a RecursionError are a RuntimeError.
+DAMAGE = (
   *(pickle.UnpicklingError, EOFError, zipfile.BadZipFile, zlib.error, safetensors.SafetensorError),
-  *(msgpack.exceptions.UnpackException, struct.error, UnicodeDecodeError, RuntimeError),
+  *(
+    msgpack.exceptions.UnpackException,
+    struct.error,
+    UnicodeDecodeError,
+    RuntimeError,
+    SyntaxError,
+  ),
   *(KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError),
 )
 
@@ -65,23 +78,28 @@ def read(path: str | pathlib.Path) -> Any:
   if path.is_dir():
     return _read_folder(path)
   try:
+    if path.exists() and not path.is_file():  # which may have no end, or never begin
+      raise UserError(f'{path} is no regular file; name a checkpoint file.')
     with path.open('rb') as file:
-      head = file.read(16)
+      size = path.stat().st_size
+      head, budget = file.read(16), Budget(size)
       if head[:4] == b'PK\x03\x04':
-        return _read_zip(file)
+        return _read_zip(file, budget)
       if head[8:9] == b'{' and path.suffix != '.msgpack':
-        return _read_safetensors(path)
+        return _read_safetensors(path, budget)
       if head[:1] == b'\x80' and path.suffix != '.msgpack':
-        return _read_legacy(file, path.stat().st_size)
-      return _read_msgpack(path)
+        return _read_legacy(file, size, budget)
+      return _read_msgpack(file, budget)
   except OSError as error:
     raise UserError(
       f'{path} cannot be read: {error.strerror or error}; name a checkpoint file.'
     ) from error
-  except _DAMAGE as error:
+  except DAMAGE as error:
+    # Escaped: what a file calls its parts must not pass for another line.
+    reason = repr(f'{type(error).__name__}: {str(error)[:300] or "it ends early"}')[1:-1]
     raise UserError(
-      f'{path} is no whole checkpoint ({type(error).__name__}: {str(error) or "it ends early"}); '
-      'legal: a file of PyTorch, safetensors or flax. Fetch it again.'
+      f'{path} is no whole checkpoint ({reason}); legal: a file of PyTorch, safetensors or flax. '
+      'Fetch it again.'
     ) from error
 
 
@@ -94,93 +112,92 @@ def _read_folder(path):
         'folder with config.json and model.safetensors.'
       )
   try:
+    if config.stat().st_size > _LONGEST_CONFIG:
+      raise ValueError(f'it is longer than {_LONGEST_CONFIG} bytes')
     described = json.loads(config.read_text())
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise UserError(f'{config} cannot be read: {error}; fetch it again.') from error
   return {'config': described, **read(weights)}
 
 
-def _read_zip(file):
-  with zipfile.ZipFile(file) as archive:
-    entries = {entry.filename: entry for entry in archive.infolist()}
-    pickled = [name for name in entries if name == 'data.pkl' or name.endswith('/data.pkl')]
+def _read_zip(file, budget):
+  with Archive(file, budget) as archive:
+    pickled = [name for name in archive.names if f'/{name}'.endswith('/data.pkl')]
     if len(pickled) != 1:
       raise ValueError(f'{len(pickled)} entries data.pkl in the archive')
     root = pickled[0].removesuffix('data.pkl')
     order = f'{root}byteorder'
-    if order in entries and archive.read(order) != b'little':
+    if order in archive.names and archive.read(order) != b'little':
       raise ValueError('written on a big-endian machine')
-    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     storages = {}
 
     def storage(dtype, key, size):
       if key not in storages:
-        entry = entries[f'{root}data/{key}']
-        if entry.compress_type != zipfile.ZIP_STORED:
-          raise ValueError(f'storage {key} is compressed, which PyTorch does not do')
-        # The local header repeats the name and has an extra field of its own length.
-        head = mapped[entry.header_offset : entry.header_offset + 30]
-        name, extra = struct.unpack('<HH', head[26:30])
-        start = entry.header_offset + 30 + name + extra
-        storages[key] = memoryview(mapped)[start : start + entry.file_size]
+        storages[key] = archive.view(f'{root}data/{key}')
       return np.frombuffer(storages[key], dtype, size)
 
-    return Unpickler(io.BytesIO(archive.read(pickled[0])), storage).load()
+    return Unpickler(io.BytesIO(archive.read(pickled[0])), budget, storage).load()
 
 
-def _read_legacy(file, size):
+def _read_legacy(file, size, budget):
   """Five pickles in a row, each through the restricted reader, then the storages' bytes.
 
   Or one, of a dict.
   """
   file.seek(0)
-  storages = {}
+  storages, left = {}, size
 
   def storage(dtype, key, count):
-    if count * dtype.itemsize > size:
-      raise ValueError(f'storage {key} is longer than the file')
+    nonlocal left
     if key not in storages:
+      left -= count * dtype.itemsize
+      if left < 0:
+        raise ValueError(f'storage {reprlib.repr(key)} is longer than the file')
       storages[key] = np.empty(count, dtype)  # filled below; tensors are views of it
     if (storages[key].dtype, storages[key].size) != (dtype, count):
-      raise ValueError(f'storage {key} is described twice, differently')
+      raise ValueError(f'storage {reprlib.repr(key)} is described twice, differently')
     return storages[key]
 
-  first = Unpickler(file).load()
+  first = Unpickler(file, budget).load()
   if isinstance(first, dict):  # a pickle of its own
     return first
-  if first != _LEGACY_MAGIC:
+  if not (isinstance(first, int) and first == _LEGACY_MAGIC):
     raise ValueError('a pickle, but none of PyTorch')
-  if Unpickler(file).load() != _LEGACY_PROTOCOL:
+  if Unpickler(file, budget).load() != _LEGACY_PROTOCOL:
     raise ValueError('an unknown protocol of PyTorch')
-  if not Unpickler(file).load()['little_endian']:
+  if not Unpickler(file, budget).load()['little_endian']:
     raise ValueError('written on a big-endian machine')
-  content = Unpickler(file, storage).load()
-  keys = Unpickler(file).load()
-  if sorted(keys) != sorted(storages):  # one that is left out would be whatever was in memory
+  content = Unpickler(file, budget, storage).load()
+  keys = Unpickler(file, budget).load()
+  # One that is left out would be whatever was in memory.
+  if not isinstance(keys, list) or len(keys) != len(storages) or set(keys) != set(storages):
     raise ValueError('the storages that follow are not those of the tensors, each once')
   for key in keys:
     (count,) = struct.unpack('<q', file.read(8))
     target = storages[key]
-    data = file.read(target.nbytes)
-    if count != target.size or len(data) != target.nbytes:
+    if count != target.size or file.readinto(target.view(np.uint8)) != target.nbytes:
       raise EOFError
-    target[:] = np.frombuffer(data, target.dtype)
   return content
 
 
-def _read_safetensors(path):
+def _read_safetensors(path, budget):
+  content = path.read_bytes()
+  budget.draw(_ENTRY * int.from_bytes(content[:8], 'little'))
   tensors = {}
-  for name, entry in safetensors.deserialize(path.read_bytes()):
+  for name, entry in safetensors.deserialize(content):
     if entry['dtype'] not in _SAFETENSORS:
-      raise ValueError(f'{name} is of type {entry["dtype"]}')
-    flat = np.frombuffer(entry['data'], _SAFETENSORS[entry['dtype']])
-    tensors[name] = flat.reshape(entry['shape'])
+      raise ValueError(f'{name:.100} is of type {entry["dtype"]}')
+    dtype = np.dtype(_SAFETENSORS[entry['dtype']])
+    budget.array(entry['shape'], dtype.itemsize)
+    tensors[name] = np.frombuffer(entry['data'], dtype).reshape(entry['shape'])
+  del content
   with safetensors.safe_open(path, 'np') as file:
     return {'tensors': tensors, 'metadata': file.metadata() or {}}
 
 
-def _read_msgpack(path):
-  content = serialization.msgpack_restore(path.read_bytes())
-  if not isinstance(content, dict):
+def _read_msgpack(file, budget):
+  with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    tree = flax_msgpack.unpack(content, budget)
+  if not isinstance(tree, dict):
     raise ValueError('no tree of arrays')
-  return content
+  return tree

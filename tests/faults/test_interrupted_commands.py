@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def ended(capfd, monkeypatch):
     with monkeypatch.context() as patch:
       patch.setattr(commands.app, 'run', lambda main, argv, flags_parser: main(argv))
       patch.setattr(os, 'replace', replace)
+      patch.setattr(os, '_exit', sys.exit)
       if name == 'a checkpoint':
         patch.setattr(Checkpoints, 'save', save)
       with pytest.raises(SystemExit) as exit:

@@ -1,0 +1,168 @@
+"""A config.json that somebody edited: it loads, or one sentence says what is wrong with it."""
+
+import copy
+import json
+import random
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+import vqjax
+from vqjax import convert, pretrained, tokenizer
+from vqjax.data import choose_images, default_data
+from vqjax.errors import UserError
+from vqjax.evaluation import run as evaluation
+from vqjax.runs.checkpoint import Checkpoints
+from vqjax.runs.folder import open_run
+
+GARBAGE = {'a': [{'b': [None, 1e400]}, 'c'], 'name': {'name': []}}
+EDITS = {
+  'another type': lambda old: 'text' if not isinstance(old, str) else 7,
+  'null': lambda old: None,
+  'huge': lambda old: 10**30,
+  'huge number of JAX': lambda old: 2**31 - 1,
+  'negative': lambda old: -3,
+  'zero': lambda old: 0,
+  'a fraction': lambda old: 2.5,
+  'not a number': lambda old: float('nan'),
+  'infinite': lambda old: float('inf'),
+  'true': lambda old: True,
+  'an empty list': lambda old: [],
+  'an empty dict': lambda old: {},
+  'an unknown name': lambda old: 'no such name',
+  'a list of it': lambda old: [old, [old]],
+  'nested garbage': lambda old: GARBAGE,
+}
+MODEL = {
+  'network': 'edsr',
+  'channels': 4,
+  'num_blocks': 1,
+  'patch_size': 2,
+  'z_channels': 4,
+  'code_dim': 4,
+  'head': 'linear',
+  'unit_latents': False,
+  'norm_groups': 2,
+  'dtype': 'float32',
+  'pixel_mean': [0.5, 0.5, 0.5],
+  'pixel_std': [0.5, 0.5, 0.5],
+}
+QUANTIZER = {
+  'name': 'residual',
+  'depth': 2,
+  'base': {
+    'num_codes': 4,
+    'estimator': {'name': 'rotation'},
+    'learner': {'name': 'ema', 'decay': 0.9},
+    'replacement': {'name': 'least_recent'},
+    'assign': 'nearest',
+    'eval_assign': 'nearest',
+    'regularizers': ['entropy'],
+    'commitment_weight': 0.25,
+  },
+}
+CONFIG = {
+  'name': 'edited',
+  'batch_size': 4,
+  'accumulate': 1,
+  'ema_decay': 0.0,
+  'mesh': {'data': -1, 'fsdp': 1},
+  'loss': {'l1': 0.0, 'l2': 1.0, 'perceptual_net': 'vgg'},
+  'model': MODEL,
+  'quantizer': QUANTIZER,
+  'data': {**default_data(), 'source': 'digits', 'image_size': 8},
+}
+
+
+def paths(fields, before=()):
+  """Of every field, parts among them."""
+  for name, value in fields.items():
+    yield (*before, name)
+    if isinstance(value, dict):
+      yield from paths(value, (*before, name))
+
+
+ALL = [
+  ('/'.join(path), edit)
+  for path in paths(json.loads(json.dumps(CONFIG)))
+  for edit in (*EDITS, 'left out')
+]
+SOME = random.Random(0).sample(ALL, 160)
+
+
+def edited(path, edit):
+  """The config with one edit."""
+  config = json.loads(json.dumps(CONFIG))
+  *parents, name = path.split('/')
+  part = config
+  for parent in parents:
+    part = part[parent]
+  if edit == 'left out':
+    del part[name]
+  else:
+    part[name] = copy.deepcopy(EDITS[edit](part[name]))
+  return config
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A run with a checkpoint."""
+  path, _ = open_run(tmp_path_factory.mktemp('run'), ConfigDict(CONFIG))
+  model = tokenizer.build(MODEL, QUANTIZER)
+  variables = jax.jit(convert.initial_variables(model))()
+  params = variables.pop('params')
+  with Checkpoints(path / 'checkpoints') as checkpoints:
+    checkpoints.save(0, {'generator': {'params': params, 'variables': variables}}, {'config': {}})
+  return path
+
+
+def loaded(folder):
+  vqjax.load(folder)
+
+
+def evaluated(folder):
+  """As eval.py does, up to where the weights are read."""
+  path, config = pretrained.read_run(folder, data=True)
+  choose_images(config.data, None)
+  evaluation.evaluate_run(config, path, quick=True, baselines=False)
+
+
+def resumed(folder):
+  open_run(folder, ConfigDict(CONFIG), write=False)
+
+
+def sentence(use, folder, config):
+  """What is said about an edited config; '' if nothing is."""
+  (folder / 'config.json').write_text(json.dumps(config))
+  try:
+    use(folder)
+  except UserError as error:
+    return str(error)
+  return ''
+
+
+@pytest.fixture
+def without_weights(monkeypatch):
+  def reached(*_, **__):
+    raise UserError('reached')
+
+  monkeypatch.setattr(pretrained, 'read_variables', reached)
+
+
+@pytest.mark.parametrize(('path', 'edit'), SOME)
+def test_an_edit_loads_or_is_one_sentence(folder, path, edit):
+  said = sentence(loaded, folder, edited(path, edit))
+  assert said.isprintable() or said.startswith(str(folder))
+  assert len(said) < 1500
+
+
+@pytest.mark.parametrize(('path', 'edit'), SOME)
+def test_evaluation_begins_or_is_one_sentence(folder, without_weights, path, edit):
+  assert sentence(evaluated, folder, edited(path, edit))
+
+
+@pytest.mark.parametrize(('path', 'edit'), SOME[::4])
+def test_a_run_does_not_go_on_with_another_config(folder, path, edit):
+  said = sentence(resumed, folder, edited(path, edit))
+  assert 'belongs to a run with another config' in said or not said

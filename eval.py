@@ -22,7 +22,6 @@ from vqjax.errors import UserError
 from vqjax.evaluation.run import evaluate_folders, evaluate_run, save_statistics
 from vqjax.evaluation.scoring import ROUNDINGS
 from vqjax.report import report
-from vqjax.runs.folder import read_config
 
 log = logging.getLogger('vqjax')
 
@@ -102,7 +101,7 @@ if __name__ == '__main__':
       return
     if not workdir_flag.value:
       raise UserError('--workdir is missing; for example --workdir=runs/rot_vqgan_demo.')
-    workdir, config = read_config(workdir_flag.value)
+    workdir, config = pretrained.read_run(workdir_flag.value, data=True)
     datasets.choose_images(config.data, data_path_flag.value)
     pretrained.override(config, eval_assign=eval_assign_flag.value)
     evaluate(

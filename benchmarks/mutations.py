@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
 
   kind: str  # 'arrays', 'UserError', or the name of another exception
   message: str
-  seconds: float
+  seconds: float  # of the processor: others may be busy too
   memory: int  # bytes beyond what was there before
 
 
@@ -50,7 +50,7 @@ def mutated(content: bytes, seed: int) -> bytes:
 
 def outcome(path: pathlib.Path) -> Outcome:
   """Reads a file as its users would, and measures."""
-  before, start, kind, message = _resident(), time.perf_counter(), '', ''
+  before, start, kind, message = _resident(), time.process_time(), '', ''
   try:
     if path.suffix == '.npz':
       statistics.load(path)
@@ -63,7 +63,7 @@ def outcome(path: pathlib.Path) -> Outcome:
     kind, message = kind or 'UserError', str(error)
   except Exception as error:  # what must not be
     kind, message = type(error).__name__, repr(error)
-  return Outcome(kind, message, time.perf_counter() - start, _peak() - before)
+  return Outcome(kind, message, time.process_time() - start, _peak() - before)
 
 
 def wrong(found: Outcome, size: int) -> str:

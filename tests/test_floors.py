@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent / 'vqjax'
 # Modules by floor; a package stands for everything in it. A file imports from floors below, from
 # what stands before it on its own, and from its own package.
 FLOORS = (
-  ('errors', 'whole_files', 'shipped', 'quantizers'),
+  ('errors', 'fields', 'whole_files', 'shipped', 'quantizers'),
   ('networks',),
   ('tokenizer', 'task', 'sharding', 'tensor_files', 'runs', 'commands', 'data'),
   ('weights', 'convert', 'pretrained', 'evaluation'),

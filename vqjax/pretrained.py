@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import ml_collections
 from jax.typing import ArrayLike
 
-from vqjax import convert, quantizers, tokenizer
+from vqjax import convert, fields, quantizers, tokenizer
+from vqjax.data import READING, default_data
 from vqjax.errors import UserError
 from vqjax.runs import checkpoint
 from vqjax.runs.folder import read_config
@@ -119,7 +120,7 @@ def load(
   """
   path = pathlib.Path(source).expanduser()
   if (path / 'checkpoints').is_dir():
-    path, config = read_config(path)
+    path, config = read_run(path)
     override(config, eval_assign, dtype)
     model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
     variables, step = read_variables(path, config, model, step)
@@ -132,6 +133,45 @@ def load(
   model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
   variables = convert.variables_from(published, model, source)
   return Pretrained(model, jax.tree.map(jnp.asarray, variables), config, source)
+
+
+# What a run's config may say beside `model` and `quantizer`, and what its readers take of it.
+_PARTS = {
+  'batch_size': 1,
+  'accumulate': 1,
+  'ema_decay': 0.0,
+  'mesh': {'data': -1, 'fsdp': 1},
+  'loss': {},
+  'data': default_data(),
+}
+
+
+def read_run(
+  workdir: str | pathlib.Path, *, data: bool = False
+) -> tuple[pathlib.Path, ml_collections.ConfigDict]:
+  """Reads a run folder as `read_config`, and checks the types of what its readers use.
+
+  Args:
+    workdir: the folder.
+    data: whether the part `data` is needed too.
+
+  Raises:
+    UserError: the folder is missing or no run's, or a field was edited to what it cannot be.
+  """
+  path, config = read_config(workdir)
+  if isinstance(config.get('data'), ml_collections.ConfigDict):
+    for name in READING:  # or the run is of before there was such a field
+      config.data.setdefault(name, _PARTS['data'][name])
+  where, written = f'{path / "config.json"}: config', config.to_dict()
+  fields.check(written, {'model': {}, 'quantizer': {}}, where)
+  there = [part for part in _PARTS if part in written or (data and part == 'data')]
+  fields.check(written, {part: _PARTS[part] for part in there}, where)
+  if written.get('accumulate', 1) < 1:
+    raise UserError(f'{where}.accumulate is {written["accumulate"]}; legal: at least 1.')
+  for name, weight in written.get('loss', {}).items():
+    if name != 'perceptual_net':
+      fields.check_type(weight, float, f'{where}.loss.{name}')
+  return path, config
 
 
 def read_variables(

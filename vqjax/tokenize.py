@@ -138,8 +138,7 @@ def _describe(tok, data, split, source, count, shard_size, batch_size):
   codes = model.quantizer.num_codes
   fields = data.to_dict()
   # No token depends on how images are read, or on how training cuts them.
-  others = ('threads', 'prefetch', 'max_unreadable', 'stall_seconds', 'train')
-  data = {name: fields[name] for name in fields if name not in others}
+  data = {name: fields[name] for name in fields if name not in (*datasets.READING, 'train')}
   config = ml_collections.ConfigDict(
     {'model': tok.config.model, 'quantizer': tok.config.quantizer, 'data': data}
   )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from vqjax import networks, quantizers
 from vqjax.errors import UserError
+from vqjax.fields import check_type
 from vqjax.networks import Decoder, Encoder, ImageDecoder
 from vqjax.networks.layers import dense, layer_norm
 
@@ -17,7 +18,19 @@ HEADS = ('none', 'linear', 'linear_norm')
 DTYPES = ('float32', 'bfloat16')
 
 # Fields of config.model that every network has; the others are those of its modules.
-FIELDS = ('network', 'dtype', 'head', 'code_dim', 'unit_latents', 'pixel_mean', 'pixel_std')
+_TYPES = {
+  'network': str,
+  'dtype': str,
+  'head': str,
+  'code_dim': int,
+  'unit_latents': bool,
+  'pixel_mean': tuple[float, ...],
+  'pixel_std': tuple[float, ...],
+}
+FIELDS = tuple(_TYPES)
+# Of networks and quantizers: each is a loop while the program is traced.
+_LOOPS = ('num_res_blocks', 'num_blocks', 'depth', 'groups')
+_LONGEST_LOOP = 1000
 
 
 class Projection(nn.Module):
@@ -179,15 +192,19 @@ def build(model: Mapping[str, Any], quantizer: Mapping[str, Any]) -> Tokenizer:
   Raises:
     UserError: an unknown field or a value outside the legal ones.
   """
+  _check_loops(quantizer, 'config.quantizer')
+  _check_loops(model, 'config.model')
   try:
-    codes = quantizers.build(quantizer)
-  except (ValueError, TypeError) as error:
-    raise UserError(f'config.quantizer: {error}') from error
+    codes = quantizers.build(_hashable(quantizer))
+  except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+    raise UserError(f'config.quantizer: {str(error)[:500]}') from error
   fields = _hashable(model)
   if missing := [name for name in FIELDS if name not in fields]:
     raise UserError(
       f'config.model has no {missing[0]!r}; every network needs {", ".join(FIELDS)}: set it.'
     )
+  for name, kind in _TYPES.items():
+    check_type(fields[name], kind, f'config.model.{name}')
   network, dtype, head, code_dim, unit_latents, mean, std = (fields.pop(name) for name in FIELDS)
   for name, value, legal in (
     ('network', network, networks.NETWORKS),
@@ -242,15 +259,37 @@ def _sides(network: str, fields: dict[str, Any], dtype: jnp.dtype) -> tuple[Enco
         f'config.model{where}.{unknown[0]} is unknown to the network {network!r}; '
         f'legal: {", ".join(legal)}.'
       )
+    kinds_of = {
+      name: parameter.annotation
+      for kind in kinds.values()
+      for name, parameter in inspect.signature(kind).parameters.items()
+    }
+    for name, value in values.items():
+      if name not in kinds:
+        check_type(value, kinds_of[name], f'config.model{where}.{name}')
   shared = {side: {name: fields[name] for name in fields if name in has[side]} for side in kinds}
   encoder = make_encoder(**shared['encoder'] | own['encoder'], dtype=dtype)
   decoder = make_decoder(**shared['decoder'] | own['decoder'], dtype=dtype)
+  if encoder.downsample < 1:
+    raise UserError(
+      f'config.model makes one token of {encoder.downsample} pixels a side; legal: at least 1.'
+    )
   if isinstance(decoder, ImageDecoder) and encoder.downsample != decoder.downsample:
     raise UserError(
       f'config.model.encoder makes one token of {encoder.downsample} pixels a side and '
       f'config.model.decoder {decoder.downsample} pixels of one token; make them equal.'
     )
   return encoder, decoder
+
+
+def _check_loops(fields, where):
+  for name, value in fields.items():
+    if isinstance(value, Mapping):
+      _check_loops(value, f'{where}.{name}')
+    elif name in _LOOPS:
+      check_type(value, int, f'{where}.{name}')
+      if value > _LONGEST_LOOP:
+        raise UserError(f'{where}.{name} is {value}; legal: at most {_LONGEST_LOOP}.')
 
 
 def _check_pixels(mean: tuple[float, ...], std: tuple[float, ...], decoder: Decoder) -> None:

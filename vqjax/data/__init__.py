@@ -9,12 +9,13 @@ importer of Grain and tensorflow_datasets; TensorFlow is never imported.
 """
 
 from vqjax.data.batches import eval_batches, train_batches, train_names
-from vqjax.data.defaults import default_data
+from vqjax.data.defaults import READING, default_data
 from vqjax.data.sources import Source, choose_images, make_source
 from vqjax.data.tokens import Tokens
 from vqjax.data.transforms import make_transform
 
 __all__ = [
+  'READING',
   'Source',
   'Tokens',
   'choose_images',

@@ -9,7 +9,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vqjax.data.decode import UnreadableImage, printable
-from vqjax.data.defaults import default_data
 from vqjax.data.reader import Reader
 from vqjax.data.sources import Source
 from vqjax.data.stalls import Batches
@@ -139,9 +138,7 @@ def _batches(
   batches = iter(examples.to_iter_dataset(options).batch(local_batch_size))
   if first:
     batches.set_state({'next_index': first})
-  # The config of a run of before there was such a field, which is evaluated now, has none.
-  seconds = getattr(data, 'stall_seconds', default_data()['stall_seconds'])
-  return Batches(batches, reader, seconds)
+  return Batches(batches, reader, data.stall_seconds)
 
 
 def _check_share(what: str, value: int, least: int, process_count: int) -> None:

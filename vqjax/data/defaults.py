@@ -2,6 +2,9 @@
 
 from typing import Any
 
+# How images are read: on these fields no pixel depends.
+READING = ('threads', 'prefetch', 'max_unreadable', 'stall_seconds')
+
 
 def default_data() -> dict[str, Any]:
   """A fresh dict with every data field; the transforms are VQGAN's (shorter side 256, crop 256)."""

@@ -35,6 +35,8 @@ FREE = (
   'optimizer.name',  # a field of version 0.1, always adam
 )
 
+_LONGEST, _DEEPEST = 2**20, 32  # bytes of a config.json, and dicts within one another
+
 
 def open_run(
   workdir: str | pathlib.Path,
@@ -105,16 +107,29 @@ def read_config(
   folder = pathlib.Path(workdir).expanduser()
   path = folder / 'config.json'
   try:
+    if path.stat().st_size > _LONGEST:
+      raise ValueError(f'it is longer than {_LONGEST} bytes')
     fields = json.loads(path.read_text())
     if not isinstance(fields, dict):
       raise ValueError('no JSON object')
+    if _depth(fields) > _DEEPEST:
+      raise ValueError(f'its fields are nested more than {_DEEPEST} times')
     return folder, ml_collections.ConfigDict(fields)
   except FileNotFoundError as error:
     raise UserError(
       f'{path} does not exist; name the folder of a run of train.py or of vqjax.convert.'
     ) from error
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, TypeError, RecursionError) as error:
     raise UserError(f'{path} cannot be read: {error}; restore it from a checkpoint.') from error
+
+
+def _depth(fields):
+  """How deep dicts and lists are nested, level by level; no deeper than is legal, and one more."""
+  level, depth = [fields], 0
+  while level and depth <= _DEEPEST:
+    within = [x.values() if isinstance(x, dict) else x for x in level if isinstance(x, dict | list)]
+    level, depth = [x for part in within for x in part], depth + 1
+  return depth
 
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from vqjax import convert, pretrained
 from vqjax.errors import UserError
-from vqjax.runs.folder import read_config
 from vqjax.training.recipe import Recipe
 from vqjax.training.state import Network, TrainState
 
@@ -36,7 +35,7 @@ def warm_start(
   path = pathlib.Path(source).expanduser()
   published = None
   if (path / 'checkpoints').is_dir():
-    _, config = read_config(path)
+    _, config = pretrained.read_run(path)
     variables, _ = pretrained.read_variables(path, config, recipe.tokenizer)
   else:
     published = convert.open_published(source)

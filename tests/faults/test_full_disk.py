@@ -52,17 +52,21 @@ def files_up_to(size):
 
 
 @pytest.fixture
-def run(monkeypatch, capfd):
-  """Runs a command; returns what it ended with and all that is on stderr."""
+def run(monkeypatch, capfd, caplog):
+  """Runs a command; returns what it ended with and all that would be on stderr."""
   monkeypatch.setattr(commands.app, 'run', lambda main, argv, flags_parser: main(argv))
 
   def run(command, *argv):
     capfd.readouterr()
+    caplog.clear()
+    message = None
     try:
       commands.run(command, [str(arg) for arg in argv])
     except SystemExit as exit:
-      return exit.code, capfd.readouterr().err
-    return None, capfd.readouterr().err
+      message = exit.code
+    # pytest has taken the place of what prints these.
+    logged = [record.getMessage() for record in caplog.records if record.levelname == 'ERROR']
+    return message, '\n'.join([*logged, capfd.readouterr().err])
 
   return run
 

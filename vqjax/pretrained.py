@@ -136,7 +136,7 @@ def load(
 
 
 # What a run's config may say beside `model` and `quantizer`, and what its readers take of it.
-_PARTS = {
+_PARTS: dict[str, Any] = {
   'batch_size': 1,
   'accumulate': 1,
   'ema_decay': 0.0,
@@ -160,8 +160,8 @@ def read_run(
   """
   path, config = read_config(workdir)
   if isinstance(config.get('data'), ml_collections.ConfigDict):
-    for name in READING:  # or the run is of before there was such a field
-      config.data.setdefault(name, _PARTS['data'][name])
+    for name in set(READING) - set(config.data):  # the run is of before there was such a field
+      config.data[name] = _PARTS['data'][name]
   where, written = f'{path / "config.json"}: config', config.to_dict()
   fields.check(written, {'model': {}, 'quantizer': {}}, where)
   there = [part for part in _PARTS if part in written or (data and part == 'data')]

@@ -65,7 +65,7 @@ QUANTIZER = {
 }
 CONFIG = {
   'name': 'edited',
-  'batch_size': 4,
+  'batch_size': 8,
   'accumulate': 1,
   'ema_decay': 0.0,
   'mesh': {'data': -1, 'fsdp': 1},
@@ -199,6 +199,6 @@ def test_a_run_does_not_go_on_with_another_config(folder, path, edit):
 @pytest.mark.parametrize('name', READING)
 def test_a_run_of_before_there_was_a_field_of_reading(folder, without_weights, name):
   config = edited(f'data/{name}', 'left out')
-  with pytest.raises(UserError, match='^reached$'):
+  with pytest.raises(UserError, match=r'^reached$'):
     raise UserError(sentence(evaluated, folder, config))
   assert pretrained.read_run(folder)[1].data[name] == CONFIG['data'][name]

@@ -13,8 +13,7 @@ import logging
 import math
 import os
 import re
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +25,7 @@ from jax.experimental import multihost_utils
 from vqjax.errors import UserError
 from vqjax.runs import digests
 from vqjax.runs.folder import saved_steps
+from vqjax.runs.quiet import quiet
 from vqjax.whole_files import free, reason
 
 _log = logging.getLogger('vqjax')
@@ -60,7 +60,7 @@ class Checkpoints:
       with contextlib.suppress(OSError, ValueError):  # Damaged: `restore` reports it.
         self._policy.score(step, _read(self._directory / str(step))['metrics'])
     if not read_only:
-      _quiet()
+      quiet()
       self._report_unfinished()
     self._manager = ocp.CheckpointManager(
       self._directory,
@@ -272,31 +272,6 @@ def _disk_errors(directory):
         'checkpoint.'
       ) from error
     raise
-
-
-def _quiet():
-  """Leaves out what Orbax prints of a failed save, over and over, besides raising it here."""
-  logging.getLogger('absl').addFilter(_is_news)
-  if not isinstance(sys.unraisablehook, _Unraisable):
-    sys.unraisablehook = _Unraisable(sys.unraisablehook)
-
-
-def _is_news(record):
-  return not (record.exc_info and f'{os.sep}orbax{os.sep}' in record.pathname)
-
-
-@dataclasses.dataclass
-class _Unraisable:
-  """Drops what TensorStore's threads say of writes that end after another one of a save failed.
-
-  The event loop that they report to is closed by then.
-  """
-
-  otherwise: Callable[[Any], None]
-
-  def __call__(self, unraisable):
-    if unraisable.object is not None or str(unraisable.exc_value) != 'Event loop is closed':
-      self.otherwise(unraisable)
 
 
 def _require(step, steps, directory):

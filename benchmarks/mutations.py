@@ -1,6 +1,6 @@
 """Damages checkpoints in every way that is cheap to think of, and looks at what the readers say.
 
-python -m benchmarks.mutations FILE ... [--count=N] [--seed=N]
+python -m benchmarks.mutations FILE[.xz] ... [--count=N] [--seed=N]
 
 Every mutation follows from the file and its seed alone. Whatever it is, a reader ends in a
 UserError or in arrays, in less than `SECONDS` and with at most four times the file's size and a
@@ -13,6 +13,7 @@ tracemalloc sees only what Python allocates. Prints a table, and every violation
 import argparse
 import collections
 import io
+import lzma
 import pathlib
 import random
 import struct
@@ -169,6 +170,8 @@ def _status(name):
 def run(path: pathlib.Path, seeds: range) -> tuple[collections.Counter[str], list[str], Outcome]:
   """Reads mutations of a file: (how often what, every violation, the worst time and memory)."""
   content, counts, violations = path.read_bytes(), collections.Counter[str](), []
+  if path.suffix == '.xz':
+    content, path = lzma.decompress(content), path.with_suffix('')
   seconds, memory = 0.0, 0
   with tempfile.TemporaryDirectory() as folder:
     target = pathlib.Path(folder) / f'mutated{path.suffix}'

@@ -21,6 +21,7 @@ DOCUMENTS = (
   'docs/models.md',
   'docs/evaluation.md',
   'docs/evidence.md',
+  'docs/reliability.md',
   'studies/README.md',
 )
 COMMANDS = re.compile(r'\bpython ((?:-m )?[\w./]+)([^&`\n]*)')

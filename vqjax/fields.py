@@ -26,7 +26,7 @@ def check(fields: Mapping[str, Any], like: Mapping[str, Any], where: str) -> Non
         raise wrong(f'{where}.{name}', value, dict)
       check(value, default, f'{where}.{name}')
     elif isinstance(default, tuple):
-      of_all = tuple[type(default[0]), ...]  # type: ignore[misc]  # a type that is known only now
+      of_all = tuple[type(default[0]), ...]  # type: ignore[misc, valid-type]  # known only now
       check_type(value, of_all, f'{where}.{name}')
     else:
       check_type(value, kind, f'{where}.{name}')

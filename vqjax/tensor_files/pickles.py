@@ -276,7 +276,9 @@ class Unpickler:
       raise pickle.UnpicklingError('a storage that is a view of another')
     self.append(self._storage(pid[1], pid[2], pid[4]))
 
-  def _called(self, function, args, kwargs: Mapping[str, Any] = types.MappingProxyType({})):
+  def _called(
+    self, function: Any, args: Any, kwargs: Mapping[str, Any] = types.MappingProxyType({})
+  ) -> Any:
     """The one place where anything is called: a function of the table, or a record."""
     if type(args) is not tuple:
       raise pickle.UnpicklingError(f'a call with a {type(args).__name__}')

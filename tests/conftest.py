@@ -63,6 +63,8 @@ LONGEST = (
   'training/test_golden_losses.py',
   'studies/test_study_run.py',
   'test_toy.py',
+  'faults/test_nonfinite_steps.py',
+  'faults/test_several_processes.py',
 )
 
 

@@ -198,7 +198,7 @@ def test_a_hostile_file_is_not_executed(tiny, tmp_path, monkeypatch):
   pin(monkeypatch, (content, content + b'.'))  # as if its hash were the right one
   (tmp_path / 'hostile.ckpt').write_bytes(content)
   message = fails(f'--file={tmp_path}/hostile.ckpt')
-  assert f'{tmp_path}/hostile.ckpt asks to run posix.mkdir' in message
+  assert f"{tmp_path}/hostile.ckpt asks to run 'posix.mkdir'" in message
   assert not (tmp_path / 'executed').exists()
   assert not weights.available('lpips_vgg')
 

@@ -54,7 +54,7 @@ def take_apart(content: Any, path: str | pathlib.Path, format: str = 'auto') -> 
   if format != 'auto' and format not in FORMATS:
     raise UserError(f'format is {format!r}; legal: auto, {", ".join(FORMATS)}.')
   content = content if isinstance(content, Mapping) else {}
-  tensors = _strip(_weights(content))
+  tensors = _strip(_weights(content, path))
   if not tensors:
     raise UserError(f'{path} holds no weights; its entries are {_some(content)}.')
   found = [name for name, family in FORMATS.items() if _has(tensors, family.marks)]
@@ -82,16 +82,16 @@ def take_apart(content: Any, path: str | pathlib.Path, format: str = 'auto') -> 
   return Published(name, model, quantizer, family.names(model), tensors, discriminator, skipped)
 
 
-def _weights(content):
+def _weights(content, path):
   """The state dict within a file: LlamaGen's average before its last weights."""
   for entry in ('ema', 'model', 'state_dict', 'tensors'):
     if isinstance(content.get(entry), Mapping) and (arrays := _arrays(content[entry])):
       return arrays
   if isinstance(content.get('params'), Mapping):  # a tree of flax's
     return {
-      '/'.join(('params', *path)): leaf
-      for path, leaf in walk(content['params'])
-      if isinstance(leaf, np.ndarray) and all(isinstance(name, str) for name in path)
+      '/'.join(('params', *keys)): leaf
+      for keys, leaf in walk(content['params'], path)
+      if isinstance(leaf, np.ndarray) and all(isinstance(name, str) for name in keys)
     }
   return _arrays(content)
 

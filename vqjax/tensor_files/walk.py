@@ -9,11 +9,12 @@ from vqjax.tensor_files.pickles import Record
 _PARTS, _DEEPEST = 2**20, 64
 
 
-def walk(content: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def walk(content: Any, source: object) -> Iterator[tuple[tuple[Any, ...], Any]]:
   """Every part of what `read` gave: (path of keys and indices, part), containers before their own.
 
   Looks into dicts, lists, tuples and the state of records. A pickle can hold the same part in many
   places, and within itself, so that there is no end to it.
+  `source` is the file, for messages.
 
   Raises:
     UserError: it has more parts, or deeper ones, than any checkpoint.
@@ -27,7 +28,7 @@ def walk(content: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
     count += len(within) if isinstance(within, dict | list | tuple) else 0
     if len(path) > _DEEPEST or count > _PARTS:
       raise UserError(
-        f'the file has parts within one another without end, or more than {_PARTS}; fetch it again.'
+        f'{source} has parts within one another without end, or more than {_PARTS}; fetch it again.'
       )
     if isinstance(within, dict):
       waiting += [((*path, name), child) for name, child in reversed(within.items())]

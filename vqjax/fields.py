@@ -26,12 +26,7 @@ def check(fields: Mapping[str, Any], like: Mapping[str, Any], where: str) -> Non
         raise wrong(f'{where}.{name}', value, dict)
       check(value, default, f'{where}.{name}')
     elif isinstance(default, tuple):
-<<<<<<< HEAD
       check_type(value, types.GenericAlias(tuple, (type(default[0]), ...)), f'{where}.{name}')
-=======
-      of_all = tuple[type(default[0]), ...]  # type: ignore[misc, valid-type]  # known only now
-      check_type(value, of_all, f'{where}.{name}')
->>>>>>> loaders
     else:
       check_type(value, kind, f'{where}.{name}')
 

@@ -2,7 +2,7 @@
 
 from vqjax.tensor_files.archives import open_npz
 from vqjax.tensor_files.files import DAMAGE, read
-from vqjax.tensor_files.pickles import Record
+from vqjax.tensor_files.names import Record
 from vqjax.tensor_files.walk import walk
 
 __all__ = ['DAMAGE', 'Record', 'open_npz', 'read', 'walk']

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vqjax.errors import UserError
-from vqjax.tensor_files.pickles import Record
+from vqjax.tensor_files.names import Record
 
 _PARTS, _DEEPEST = 2**20, 64
 

@@ -34,6 +34,7 @@ DEMOS = (
 FLOORS = {
   'rot_vqgan.py:demo': 30.9,
   'rot_vqvae.py:demo': 24.8,
+  'rot_vitvqgan.py:demo': 23.8,
   'llamagen.py:demo': 24.1,
   'maskgit.py:demo': 23.4,
 }

@@ -95,5 +95,6 @@ def demo(config):
   config.model.patch_size = 4
   config.model.code_dim = 8
   config.quantizer.num_codes = 256
+  config.quantizer.replacement = 'rarely_used'
   config.optimizer.learning_rate = 1e-3
   config.gan.weight = 0.02

@@ -54,7 +54,10 @@ PASSED_OVER = 'passed over for the one before'
 UNREADABLE = 'one image unreadable, the others read'
 REFUSED = 'refused in one sentence'
 UNHARMED = 'every image read and right'
-PROMISED = {RESUMED, PASSED_OVER, UNREADABLE, REFUSED, UNHARMED}
+EARLY = 'had ended before'
+# Of a checkpoint: that it was saved, and when, which nobody reads.
+UNREAD = ('_CHECKPOINT_METADATA', 'commit_success.txt')
+PROMISED = {RESUMED, PASSED_OVER, UNREADABLE, REFUSED, UNHARMED, EARLY}
 
 
 def config():
@@ -120,6 +123,9 @@ def interrupted(runs, times, rng, number):
     workdir = runs.scratch / f'signal_{number}_{i}'
     process = runs.start(workdir)
     time.sleep(runs.seconds * rng.uniform(0.25, 1))
+    if process.poll() is not None:
+      yield EARLY
+      continue
     process.send_signal(number)
     status = process.wait()
     if number == signal.SIGTERM and status not in (0, 128 + number):
@@ -142,9 +148,10 @@ def terminations(runs, times, rng):
 
 
 def checkpoints(runs, times, rng):
-  """A byte of a file of the newest checkpoint that holds arrays, with one bit flipped."""
+  """A bit of a file of the newest checkpoint."""
   newest = saved_steps(runs.whole / 'checkpoints')[-1]
-  files = [*(runs.whole / 'checkpoints' / str(newest) / 'state').glob('**/d/*')]
+  folder = runs.whole / 'checkpoints' / str(newest)
+  files = sorted(path for path in folder.rglob('*') if path.is_file() and path.name not in UNREAD)
   for _ in range(times):
     with flipped(files[rng.integers(len(files))], rng):
       try:

@@ -30,7 +30,7 @@ def default():
   config.eval_every = 5_000
   config.checkpoint_every = 5_000
   # Also so many minutes after the last one, whatever the step: what a crash may cost of a run whose
-  # 5,000 steps take hours; 0: never. As behind a signal, nothing held out is looked at.
+  # 5,000 steps take hours; 0: never. It is no occasion to look at held-out images.
   config.checkpoint_minutes = 30.0
   config.keep_checkpoints = 3  # the newest; the one with the best held-out PSNR is kept too
   config.eval_images = 1_000  # held-out images looked at while training; eval.py takes all

@@ -65,7 +65,10 @@ def plan(study: Study, size: str, data: pathlib.Path, out: pathlib.Path, seeds: 
   for run in runs:
     if (run.folder / 'config.json').exists():
       there, asked = read_config(run.folder)[1], to_json(run.config)
-      if changed := difference(flatten(there), flatten(asked)):
+      there = flatten(there)
+      # A field that is not there came later: it had no other value then.
+      changed = difference(there, {n: v for n, v in flatten(asked).items() if n in there})
+      if changed:
         listed = '; '.join(
           f'{n}: {old!r} there, {new!r} asked' for n, (old, new) in changed.items()
         )

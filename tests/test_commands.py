@@ -282,6 +282,22 @@ def test_nobody_reads_to_the_end(last):
   assert (process.returncode, process.stderr) == (1, b'')
 
 
+@pytest.mark.parametrize('last', ['print(123)', 'pass'])
+def test_what_is_printed_goes_to_a_full_disk(last):
+  with open('/dev/full', 'wb') as full:
+    process = subprocess.run(
+      [sys.executable, '-c', PIPED.format(last)],
+      env={**os.environ, 'PYTHONUNBUFFERED': ''},
+      stdout=full,
+      stderr=subprocess.PIPE,
+      cwd=ROOT,
+      check=False,
+    )
+  assert process.returncode == 1
+  (said,) = process.stderr.decode().splitlines()
+  assert said.startswith('error: cannot print ([Errno 28] No space left on device); make room or')
+
+
 @pytest.mark.parametrize('name', MODULES)
 def test_every_command_is_declared_alike(name, capsys):
   """Its usage has arguments that exist, and its example is understood."""

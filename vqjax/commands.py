@@ -1,6 +1,7 @@
 """What commands share: how one is declared, and the one way in which all of them run."""
 
 import argparse
+import errno
 import logging
 import os
 import pathlib
@@ -132,17 +133,16 @@ def run(command: Command | Program, argv: Sequence[str] | None = None) -> None:
       raise
     sys.exit(f'error: out of memory ({str(error).splitlines()[0]}); {command.memory}.')
   except OSError as error:
-    if error.errno in REFUSALS:
-      path = pathlib.Path(error.filename or '.')
-      sys.exit(
-        f'error: cannot use {path}: {reason(error, path)}; make room or mend the permissions, then '
-        f'{command.interrupted}.'
-      )
-    if not isinstance(error, BrokenPipeError):
+    advice = f'make room or mend the permissions, then {command.interrupted}'
+    if error.errno in REFUSALS and error.filename is not None:
+      path = pathlib.Path(error.filename)
+      sys.exit(f'error: cannot use {path}: {reason(error, path)}; {advice}.')
+    if error.errno not in (errno.EPIPE, *REFUSALS):
       raise
-    # Whoever read has seen enough.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
-    sys.exit(1)
+    # Whoever read has seen enough, or what is printed goes to a disk that is full. Python flushes
+    # once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1 if error.errno == errno.EPIPE else f'error: cannot print ({error}); {advice}.')
 
 
 class _Terminated(KeyboardInterrupt):

@@ -19,6 +19,7 @@ from vqjax.errors import UserError
 from vqjax.evaluation import saved
 from vqjax.evaluation.table import METRICS, decibels, in_table
 from vqjax.report import html
+from vqjax.whole_files import reason, replacing
 
 _IMAGES = (
   'Originals and what each run made of them. A click, or Enter, makes a row large; a second one '
@@ -77,10 +78,12 @@ def compare(
   out = pathlib.Path(out).expanduser()  # no shell does that behind --out=
   try:
     out.mkdir(parents=True, exist_ok=True)
-    (out / 'comparison.json').write_text(json.dumps(content, indent=2) + '\n')
-    (out / 'comparison.html').write_text(_page(content, found))
+    texts = {'json': json.dumps(content, indent=2) + '\n', 'html': _page(content, found)}
+    for kind, text in texts.items():
+      with replacing(out / f'comparison.{kind}') as partial:
+        partial.write_text(text)
   except OSError as error:
-    raise UserError(f'cannot write {out}: {error.strerror}; choose another --out.') from error
+    raise UserError(f'cannot write {out}: {reason(error, out)}; choose another --out.') from error
   print(_text(content))
   print(f'written: {out / "comparison.html"}')
   return content

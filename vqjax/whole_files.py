@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import shutil
+import socket
 from collections.abc import Iterator
 
 # What a disk says that takes no more: it is full, or read-only, or not this user's.
@@ -17,7 +18,8 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
   After an error nothing is left of it, and `path` is as it was; an OSError names `path`.
   """
-  partial = path.with_name(f'.{path.name}.{os.getpid()}')
+  # In containers many processes have the same number.
+  partial = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}')
   try:
     yield partial
     os.replace(partial, path)

@@ -188,7 +188,7 @@ def test_wrong_arguments(tmp_path):
   for i in range(3):
     write(tmp_path / f'images/{i}.png', png(picture(i)))
   (tmp_path / 'file').touch()
-  with pytest.raises(UserError, match=r'cannot write .*/file: .*; choose another with OUT='):
+  with pytest.raises(UserError, match=r'cannot write .*/file: .*; choose another OUT'):
     prepare(tmp_path / 'images', tmp_path / 'file')
 
 

@@ -151,7 +151,7 @@ def test_skipped_steps_are_named_and_counted_over_a_resume(tmp_path, caplog):
   ('field', 'value', 'message'),
   [
     ('on_nonfinite', 'ignore', r"config\.on_nonfinite is 'ignore'; legal: stop, skip"),
-    ('max_nonfinite_steps', -1, r'config\.max_nonfinite_steps is -1; legal: 0 or more'),
+    ('max_nonfinite_steps', -1, r'config\.max_nonfinite_steps is -1; legal: 1 or more'),
   ],
 )
 def test_fields_that_are_not_legal(field, value, message, tmp_path):

@@ -107,6 +107,25 @@ def test_no_place_of_a_checkpoint_can_be_damaged_unseen(directory):
     assert checkpoints.restore(abstract())[1]['step'] == 6
 
 
+@pytest.mark.parametrize(
+  'edit',
+  [
+    lambda text: text.replace('"metrics"', '"metricz"'),
+    lambda text: text.replace('"record"', '"recorf"'),
+    lambda text: text.replace('"arrays"', '"arrayz"'),
+    lambda text: f'[{text}]',
+    lambda text: '[' * 10**5,
+  ],
+  ids=['metrics', 'record', 'arrays', 'list', 'deep'],
+)
+def test_a_record_that_is_still_json_is_damaged_all_the_same(directory, edit):
+  save(directory, 4, 6)
+  path = FILES['record'](directory / '6')
+  path.write_text(edit(path.read_text()))
+  with Checkpoints(directory, read_only=True) as checkpoints:
+    assert checkpoints.restore(abstract())[1]['step'] == 4
+
+
 def test_a_checkpoint_without_digests_is_read_through(directory):
   """As those that 0.1 wrote."""
   save(directory, 4, 6)

@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 import os
 import signal
@@ -6,6 +7,7 @@ import socket
 import pytest
 
 from vqjax.errors import UserError
+from vqjax.runs import lock
 from vqjax.runs.lock import locked
 
 
@@ -41,3 +43,14 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     locked(tmp_path / 'file' / 'x', '--workdir'),
   ):
     pass
+
+
+def test_a_folder_that_cannot_be_locked_is_told_and_used(tmp_path, monkeypatch, caplog):
+  def unsupported(file, how):
+    raise OSError(errno.ENOSYS, 'Function not implemented')
+
+  monkeypatch.setattr(lock.fcntl, 'flock', unsupported)
+  with lock.locked(tmp_path, '--workdir'):
+    pass
+  (said,) = caplog.messages
+  assert said.startswith(f'{tmp_path} cannot be locked (Function not implemented): see to it that')

@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 
 import pytest
 
@@ -100,7 +101,8 @@ def test_folders_that_are_no_runs(tmp_path):
   assert message(lost, config()) == message(lost, config(), write=False) == expected
 
   full = tmp_path / 'full'
-  (full / f'.config.json.{os.getpid()}').mkdir(parents=True)  # anything that cannot be written
+  # Anything that cannot be written.
+  (full / f'.config.json.{socket.gethostname()}.{os.getpid()}').mkdir(parents=True)
   assert message(full, config()) == (
     f'cannot write {full}/config.json: Is a directory; choose another --workdir=...'
   )
@@ -142,3 +144,9 @@ def test_flatten_and_difference():
   assert old == {'a': 1, 'b.c': [1, 2], 'b.d.e': 'x'}
   new = {'a': 2, 'b.c': [1, 2], 'f': 0}
   assert difference(old, new) == {'a': (1, 2), 'b.d.e': ('x', None), 'f': (None, 0)}
+
+
+def test_a_config_that_is_a_pipe_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / 'config.json')
+  with pytest.raises(UserError, match=r'config.json cannot be read: it is no regular file'):
+    read_config(tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 
 from vqjax.convert.names import Names
 from vqjax.convert.systems import FORMATS
-from vqjax.errors import UserError
+from vqjax.errors import UserError, printable
 from vqjax.tensor_files import DAMAGE, walk
 
 
@@ -72,7 +72,7 @@ def take_apart(content: Any, path: str | pathlib.Path, format: str = 'auto') -> 
   try:
     model, quantizer = family.describe(tensors, content)
   except (*DAMAGE, ZeroDivisionError) as error:
-    reason = repr(str(error)[:300])[1:-1]
+    reason = printable(str(error)[:300])
     raise UserError(
       f'{path} looks like a checkpoint of {name} but lacks or garbles {reason}; fetch it again.'
     ) from error
@@ -117,5 +117,5 @@ def _has(tensors, marks):
 
 
 def _some(names):
-  names = [repr(str(name)[:100])[1:-1] for name in names]
+  names = [printable(str(name)[:100]) for name in names]
   return ', '.join(names[:6]) + (f' and {len(names) - 6} more' if len(names) > 6 else '') or 'none'

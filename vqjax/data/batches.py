@@ -8,12 +8,12 @@ import grain
 import numpy as np
 from ml_collections import ConfigDict
 
-from vqjax.data.decode import UnreadableImage, printable
+from vqjax.data.decode import UnreadableImage
 from vqjax.data.reader import Reader
 from vqjax.data.sources import Source
 from vqjax.data.stalls import Batches
 from vqjax.data.transforms import Transform, make_transform
-from vqjax.errors import UserError
+from vqjax.errors import UserError, printable
 
 
 def train_batches(
@@ -57,7 +57,8 @@ def train_batches(
 def train_names(source: Source, numbers: Iterable[int], *, seed: int) -> list[str]:
   """Names of the examples of a run with these numbers, counted from 0, without control characters.
 
-  An unreadable image is named itself, not the one that stood in its place. Reads each example.
+  An unreadable image is named itself, not the one that stood in its place. Without `name_of` in the
+  source each example is read.
   """
   order = _order(source, seed)
   return [_name(source, order[n]) for n in numbers]
@@ -110,6 +111,8 @@ def _order(source: Source, seed: int) -> grain.MapDataset:
 
 
 def _name(source: Source, index: int) -> str:
+  if name_of := getattr(source, 'name_of', None):
+    return printable(name_of(index))
   try:
     return printable(source[index]['name'])
   except UnreadableImage as error:
@@ -122,7 +125,7 @@ def _transformed(
   try:
     return transform(example['image'], rng)
   except UserError as error:
-    raise UserError(f'{example["name"]}: {error}') from None
+    raise UserError(f'{printable(example["name"])}: {error}') from None
 
 
 def _batches(

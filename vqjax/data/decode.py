@@ -6,6 +6,8 @@ import warnings
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from vqjax.errors import printable
+
 # Set once for the process, since warning filters are not thread-safe. A picture over Pillow's limit
 # is an attack or an accident: unreadable. Corrupt metadata says nothing about the pixels.
 warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
@@ -36,12 +38,6 @@ class UnreadableImage(Exception):
   def __init__(self, name: str, reason: str) -> None:
     super().__init__(f'{printable(name)} ({reason})')
     self.name = name
-
-
-def printable(name: str) -> str:
-  """The name of a file, which may hold anything, as a terminal and a log can show it on a line."""
-  escape = lambda c: c.encode('unicode_escape').decode()
-  return ''.join(c if c.isprintable() else escape(c) for c in name)
 
 
 def decode(encoded: bytes, name: str) -> np.ndarray:

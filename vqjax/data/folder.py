@@ -9,8 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vqjax.data.decode import UnreadableImage, printable
-from vqjax.errors import UserError
+from vqjax.data.decode import UnreadableImage
+from vqjax.errors import UserError, printable
 
 _SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 _HELD_OUT = ('val', 'validation', 'test')
@@ -164,8 +164,8 @@ def image_names(root: pathlib.Path, advice: str = _ADVICE) -> list[str]:
     visit(str(root), '')
   except OSError as error:
     raise UserError(
-      f'cannot list {error.filename}: {error.strerror}; give yourself the right to read it, or'
-      f' {advice}.'
+      f'cannot list {printable(str(error.filename))}: {error.strerror}; give yourself the right to'
+      f' read it, or {advice}.'
     ) from error
   if not names:
     ranked = sorted(others, key=lambda suffix: (-others[suffix], suffix))[:5]

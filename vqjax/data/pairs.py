@@ -9,7 +9,7 @@ import numpy as np
 
 from vqjax.data.decode import UnreadableImage, decode
 from vqjax.data.folder import image_names
-from vqjax.errors import UserError
+from vqjax.errors import UserError, printable
 
 
 class Pairs(NamedTuple):
@@ -66,8 +66,8 @@ def pair_batches(pairs: Pairs, batch_size: int, limit: int | None = None) -> gra
       image = images[kind] = _read(path)
       if image.shape != shape:
         raise UserError(
-          f'{path} has {image.shape[1]} x {image.shape[0]} pixels, and the first original '
-          f'{width} x {height}; all images must have one size: crop or resize them before.'
+          f'{printable(str(path))} has {image.shape[1]} x {image.shape[0]} pixels, and the first '
+          f'original {width} x {height}; all images must have one size: crop or resize them before.'
         )
     return {**images, 'mask': np.True_}
 
@@ -87,7 +87,8 @@ def _paths(flag, folder):
   for name in image_names(root, f'choose another --{flag}'):
     stem = name.rpartition('.')[0]
     if stem in paths:
-      raise UserError(f'{paths[stem]} and {root / name} differ in their suffix alone; remove one.')
+      two = ' and '.join(printable(str(path)) for path in (paths[stem], root / name))
+      raise UserError(f'{two} differ in their suffix alone; remove one.')
     paths[stem] = root / name
   return paths
 

@@ -36,7 +36,7 @@ from vqjax.data.imagenet import Example
 from vqjax.data.reader import PATIENCE, allowance
 from vqjax.errors import UserError
 from vqjax.runs.lock import locked
-from vqjax.whole_files import replacing
+from vqjax.whole_files import reason, replacing
 
 _PARTIAL = 'shards-being-written'  # the folder below OUT, all of it ours
 _WHOLE = 'whole.json'  # is there once all that is in it is whole
@@ -79,10 +79,10 @@ def prepare(
       whole = {'command': command, 'counts': _write(splits, partial, shards, max_unreadable)}
       with _disk_errors(out), replacing(partial / _WHOLE) as file:
         file.write_text(json.dumps(whole))
-    elif whole['command'] != command:
+    elif (there := whole['command']) != command:
       raise UserError(
-        f'{partial} holds what an interrupted command had finished,'
-        f' {whole["command"]}; run that again, or choose another folder.'
+        f'{partial} holds what an interrupted command had finished, with images={there["images"]}'
+        f' and shards={there["shards"]}; run that again, remove the folder, or choose another OUT.'
       )
     with _disk_errors(out):
       for shard in sorted(partial.glob('*.array_record')):
@@ -190,9 +190,12 @@ def _shards(
 
 def _decodable(examples: Iterator[Example]) -> Iterator[dict[str, Any] | UnreadableImage]:
   """The records, in order, with an error in the place of each that cannot be read or decoded."""
-  with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+  pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
+  try:
     while some := list(itertools.islice(examples, _TOGETHER)):
       yield from pool.map(_decoded, some)
+  finally:  # not waited for: one may read from a dead file system
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _decoded(example: Example) -> dict[str, Any] | UnreadableImage:
@@ -209,8 +212,9 @@ def _disk_errors(folder: pathlib.Path) -> Iterator[None]:
   try:
     yield
   except (RuntimeError, OSError) as error:  # array_record raises the former
+    said = reason(error, folder) if isinstance(error, OSError) else error
     raise UserError(
-      f'cannot write {folder} ({error}); make room or mend the permissions, then run the same'
+      f'cannot write {folder} ({said}); make room or mend the permissions, then run the same'
       ' command again.'
     ) from error
 

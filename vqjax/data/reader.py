@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from vqjax.data.decode import UnreadableImage, decode, printable
+from vqjax.data.decode import UnreadableImage, decode
 from vqjax.data.sources import Source
-from vqjax.errors import UserError
+from vqjax.errors import UserError, printable
 
 PATIENCE = 16  # unreadable images in a row that may point at the disk, or at the wrong folder
 _log = logging.getLogger('vqjax')

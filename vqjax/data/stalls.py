@@ -58,7 +58,7 @@ class _Wait:
 
 def _watch(wait: _Wait, reader: Reader, seconds: float, stop: threading.Event) -> None:
   told, due = None, seconds
-  while not stop.wait(seconds / 4):
+  while not stop.wait(min(seconds / 4, 60)):
     since = wait.since
     if since != told:
       told, due = since, seconds

@@ -20,7 +20,6 @@ from vqjax.evaluation.collect import collect, spread
 from vqjax.evaluation.results import Evaluation, Found
 from vqjax.evaluation.step import make_eval_step, make_pair_step
 from vqjax.evaluation.totals import Subset
-from vqjax.runs.folder import read_config
 from vqjax.task import task_of
 
 SAMPLES = 32  # images to be shown, evenly spread over the set
@@ -237,7 +236,7 @@ class _Setup:
 
 def _training_data(evaluated, workdir):
   """The data that the run was trained on, whatever it is evaluated on, and cut as that is."""
-  own = read_config(workdir)[1].data.to_dict()
+  own = pretrained.read_run(workdir)[1].data.to_dict()
   cut = {name: evaluated[name] for name in ('image_size', 'eval')}
   return ml_collections.ConfigDict(own | cut)
 

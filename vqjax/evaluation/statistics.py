@@ -13,7 +13,7 @@ from scipy.linalg.blas import dsyrk
 from scipy.special import entr
 
 from vqjax import tensor_files
-from vqjax.errors import UserError
+from vqjax.errors import UserError, printable
 from vqjax.whole_files import replacing
 
 
@@ -128,7 +128,7 @@ def load(path: str | pathlib.Path, width: int | None = None) -> Precomputed:
         raise UserError(f'{path} is a single array and no .npz of mu and sigma: {advice}.')
     with tensor_files.open_npz(place) as arrays:
       if missing := {'mu', 'sigma'} - arrays.keys():
-        found = repr(', '.join(arrays)[:200])[1:-1] or 'nothing'
+        found = printable(', '.join(arrays)[:200]) or 'nothing'
         raise UserError(f'{path} lacks {" and ".join(sorted(missing))} (it has {found}): {advice}.')
       mean, covariance = arrays['mu'](), arrays['sigma']()
       count = int(arrays['count']()) if 'count' in arrays else None

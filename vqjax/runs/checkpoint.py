@@ -280,9 +280,17 @@ def _require(step, steps, directory):
 
 
 def _read(folder):
-  """The content of a checkpoint's JSON item; its record says the step too."""
-  content = json.loads((folder / 'record' / 'metadata').read_text())
-  content['record']['step'] = int(folder.name)
+  """The content of a checkpoint's JSON item; its record says the step too.
+
+  Raises OSError or ValueError if it is damaged, which may show before digests are compared.
+  """
+  try:
+    content = json.loads((folder / 'record' / 'metadata').read_text())
+    content['record']['step'] = int(folder.name)
+    content['metrics'] = {name: float(value) for name, value in content['metrics'].items()}
+    content['arrays'].items()
+  except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    raise ValueError(f'{folder / "record"} is not as it was written') from error
   return content
 
 

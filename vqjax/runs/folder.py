@@ -107,6 +107,8 @@ def read_config(
   folder = pathlib.Path(workdir).expanduser()
   path = folder / 'config.json'
   try:
+    if path.exists() and not path.is_file():
+      raise ValueError('it is no regular file')  # a pipe, which would be waited for
     if path.stat().st_size > _LONGEST:
       raise ValueError(f'it is longer than {_LONGEST} bytes')
     fields = json.loads(path.read_text())

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import logging
 import os
 import pathlib
 import socket
@@ -12,6 +13,7 @@ from vqjax.errors import UserError
 from vqjax.whole_files import reason, writing
 
 NAME = 'lock'
+_log = logging.getLogger('vqjax')
 
 
 @contextlib.contextmanager
@@ -23,19 +25,18 @@ def locked(folder: pathlib.Path, option: str, name: str = NAME) -> Iterator[IO[s
 
   Args:
     folder: of a run, or of whatever a command writes.
-    option: by which another folder is chosen, for messages: '--workdir'.
+    option: by which another folder is chosen, for messages: '--workdir', or 'OUT'.
     name: of the file, where several processes may share the folder, each with its own.
 
   Raises:
     UserError: another process has the folder, or it cannot be made or written to.
   """
+  choose = f'choose another with {option}=...' if option[0] == '-' else f'choose another {option}'
   try:
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / name).open('a+')
   except OSError as error:
-    raise UserError(
-      f'cannot write {folder}: {reason(error, folder)}; choose another with {option}=...'
-    ) from error
+    raise UserError(f'cannot write {folder}: {reason(error, folder)}; {choose}.') from error
   with file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,8 +44,13 @@ def locked(folder: pathlib.Path, option: str, name: str = NAME) -> Iterator[IO[s
       file.seek(0)
       raise UserError(
         f'{folder} is in use by {file.read() or "another process"}, or by one that it started; '
-        f'wait for its end, or choose another with {option}=...'
+        f'wait for its end, or {choose}.'
       ) from error
+    except OSError as error:  # Lustre without -o flock, some network file systems
+      _log.warning(
+        '%s cannot be locked (%s): see to it that nothing else writes there',
+        *(folder, error.strerror),
+      )
     file.truncate(0)
     with writing(folder / name):
       os.write(file.fileno(), f'process {os.getpid()} on {socket.gethostname()}'.encode())

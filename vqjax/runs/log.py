@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import errno
 import json
 import logging
 import math
@@ -19,14 +20,15 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from vqjax.whole_files import replacing, writing
+from vqjax.whole_files import REFUSALS, replacing, writing
 
 
 class _Stdout(logging.StreamHandler):
-  """Is silent when nobody reads any more, as behind `| head`."""
+  """Is silent when nobody reads any more, as behind `| head`, or the disk it goes to is full."""
 
   def handleError(self, record):
-    if not isinstance(sys.exception(), BrokenPipeError):
+    error = sys.exception()
+    if not (isinstance(error, OSError) and error.errno in (errno.EPIPE, *REFUSALS)):
       super().handleError(record)
 
 

@@ -23,7 +23,7 @@ import msgpack
 import numpy as np
 import safetensors
 
-from vqjax.errors import UserError
+from vqjax.errors import UserError, printable
 from vqjax.tensor_files import flax_msgpack
 from vqjax.tensor_files.archives import Archive
 from vqjax.tensor_files.budget import Budget
@@ -96,7 +96,7 @@ def read(path: str | pathlib.Path) -> Any:
     ) from error
   except DAMAGE as error:
     # Escaped: what a file calls its parts must not pass for another line.
-    reason = repr(f'{type(error).__name__}: {str(error)[:300] or "it ends early"}')[1:-1]
+    reason = printable(f'{type(error).__name__}: {str(error)[:300] or "it ends early"}')
     raise UserError(
       f'{path} is no whole checkpoint ({reason}); legal: a file of PyTorch, safetensors or flax. '
       'Fetch it again.'

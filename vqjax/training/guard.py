@@ -21,9 +21,10 @@ def allowed(config: ml_collections.ConfigDict) -> int:
   """
   if config.on_nonfinite not in ('stop', 'skip'):
     raise UserError(f'config.on_nonfinite is {config.on_nonfinite!r}; legal: stop, skip.')
-  if config.max_nonfinite_steps < 0:
+  if config.max_nonfinite_steps < 1:
     raise UserError(
-      f'config.max_nonfinite_steps is {config.max_nonfinite_steps}; legal: 0 or more.'
+      f'config.max_nonfinite_steps is {config.max_nonfinite_steps}; legal: 1 or more, or '
+      "config.on_nonfinite='stop'."
     )
   return config.max_nonfinite_steps if config.on_nonfinite == 'skip' else 0
 

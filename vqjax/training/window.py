@@ -96,10 +96,12 @@ class Window:
       return
     limit = f', beyond config.max_nonfinite_steps={self._allowed}' if self._allowed else ''
     more = f' and {len(examples) - _NAMED} more, which the log names' * (len(examples) > _NAMED)
-    skip = '' if self._allowed else ', or skip such steps by --config.on_nonfinite=skip'
+    more_of_them = f'allow more of them by --config.max_nonfinite_steps={2 * self._allowed}'
+    skip = more_of_them if self._allowed else 'skip such steps by --config.on_nonfinite=skip'
     raise UserError(
       f'step {step}: {terms} not finite{limit}; training stopped and the last checkpoint in '
       f'{self._checkpoints} is from before. The examples of the step were '
       f'{", ".join(examples[:_NAMED])}{more}. Lower --config.optimizer.learning_rate or set '
-      f'--config.optimizer.clip_norm=1.0, with --allow_config_change to go on from there{skip}.'
+      f'--config.optimizer.clip_norm=1.0, with --allow_config_change to go on from there, or '
+      f'{skip}.'
     )

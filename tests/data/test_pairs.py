@@ -1,11 +1,13 @@
 """Pairs of images from two folders."""
 
 import contextlib
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from vqjax.data import pairs as pairing
 from vqjax.data.pairs import open_pairs, pair_batches
 from vqjax.errors import UserError
 
@@ -79,3 +81,28 @@ def test_images_that_do_not_fit(folders):
   path.write_bytes(b'nothing')
   with pytest.raises(UserError, match=r'cannot read the image .*1\.png \(none of JPEG, .*; repair'):
     read(pairs, 2)
+
+
+def test_a_pair_that_is_long_in_coming_is_told(folders, monkeypatch, caplog):
+  here, there = folders
+  pairs = open_pairs(here, there)
+  name = next(iter(pairs.originals.values()))
+  fields = {**pairing.default_data(), 'stall_seconds': 0.05}
+  monkeypatch.setattr(pairing, 'default_data', lambda: fields)
+  decode, told = pairing.decode, threading.Event()
+
+  def slow(encoded, path):
+    if path == str(name):
+      assert told.wait(60)
+    return decode(encoded, path)
+
+  def tell(record):
+    if f'being read: {name} (' in record.getMessage():
+      told.set()
+    return True
+
+  caplog.handler.addFilter(tell)
+  monkeypatch.setattr(pairing, 'decode', slow)
+  with contextlib.closing(pair_batches(pairs, 2)) as batches:
+    next(batches)
+  assert told.is_set()

@@ -179,7 +179,7 @@ def test_the_second_signal_ends_a_run_that_waits_for_ever(number, tmp_path):
     text=True,
     env={**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}'},
   )
-  killer = threading.Timer(120, run.kill)
+  killer = threading.Timer(300, run.kill)
   killer.start()
   try:
     said = next(line for line in run.stdout if f'{tmp_path}/images/train/3.png (' in line)

@@ -141,7 +141,7 @@ def _batches(
   batches = iter(examples.to_iter_dataset(options).batch(local_batch_size))
   if first:
     batches.set_state({'next_index': first})
-  return Batches(batches, reader, data.stall_seconds)
+  return Batches(batches, reader.reads, data.stall_seconds)
 
 
 def _check_share(what: str, value: int, least: int, process_count: int) -> None:

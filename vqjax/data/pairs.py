@@ -1,5 +1,6 @@
 """Two folders of images, originals and what another program made of them, to batches of pairs."""
 
+import functools
 import os
 import pathlib
 from typing import NamedTuple
@@ -8,7 +9,9 @@ import grain
 import numpy as np
 
 from vqjax.data.decode import UnreadableImage, decode
+from vqjax.data.defaults import default_data
 from vqjax.data.folder import image_names
+from vqjax.data.stalls import Batches, Reads
 from vqjax.errors import UserError, printable
 
 
@@ -41,7 +44,7 @@ def open_pairs(originals: str | pathlib.Path, reconstructions: str | pathlib.Pat
   return Pairs(*paths, size=_read(next(iter(paths[0].values()))).shape[:2])
 
 
-def pair_batches(pairs: Pairs, batch_size: int, limit: int | None = None) -> grain.DatasetIterator:
+def pair_batches(pairs: Pairs, batch_size: int, limit: int | None = None) -> Batches:
   """All pairs, or the first `limit`, in the order of their names, once.
 
   A batch is {'original': uint8 [B H W 3], 'reconstruction': likewise, 'mask': bool [B]}; the mask
@@ -52,6 +55,7 @@ def pair_batches(pairs: Pairs, batch_size: int, limit: int | None = None) -> gra
   names = list(pairs.originals)[:limit]
   height, width = pairs.size
   shape = height, width, 3
+  reads = Reads()
 
   def load(index):
     if index >= len(names):
@@ -63,7 +67,8 @@ def pair_batches(pairs: Pairs, batch_size: int, limit: int | None = None) -> gra
       ('reconstruction', pairs.reconstructions),
     ):
       path = paths[names[index]]
-      image = images[kind] = _read(path)
+      with reads.of(functools.partial(str, path)):
+        image = images[kind] = _read(path)
       if image.shape != shape:
         raise UserError(
           f'{printable(str(path))} has {image.shape[1]} x {image.shape[0]} pixels, and the first '
@@ -74,7 +79,8 @@ def pair_batches(pairs: Pairs, batch_size: int, limit: int | None = None) -> gra
   padded = -(-len(names) // batch_size) * batch_size
   threads = min(16, os.cpu_count() or 1)
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
-  return iter(grain.MapDataset.range(padded).map(load).to_iter_dataset(options).batch(batch_size))
+  examples = grain.MapDataset.range(padded).map(load).to_iter_dataset(options)
+  return Batches(iter(examples.batch(batch_size)), reads, default_data()['stall_seconds'])
 
 
 def _paths(flag, folder):

@@ -3,14 +3,14 @@
 import logging
 import math
 import threading
-import time
 from typing import Any
 
 import numpy as np
 
 from vqjax.data.decode import UnreadableImage, decode
 from vqjax.data.sources import Source
-from vqjax.errors import UserError, printable
+from vqjax.data.stalls import Reads
+from vqjax.errors import UserError
 
 PATIENCE = 16  # unreadable images in a row that may point at the disk, or at the wrong folder
 _log = logging.getLogger('vqjax')
@@ -21,6 +21,9 @@ class Reader:
 
   An image that could not be read is not asked for again. Raises `UserError` where more than
   `max_unreadable`, a fraction of the source, are such (see `allowance`).
+
+  Attributes:
+    reads: which are being read.
   """
 
   def __init__(self, source: Source, max_unreadable: float = 1.0) -> None:
@@ -29,14 +32,15 @@ class Reader:
     self._allowed = allowance(max_unreadable, len(source))
     self._unreadable: set[int] = set()
     self._lock = threading.Lock()
-    self._being_read: dict[int, tuple[int, float]] = {}  # by thread: which, and since when
+    self.reads = Reads()
 
   def read(self, index: int) -> dict[str, Any] | None:
     """Example `index` with its image as RGB pixels, or None if it is unreadable."""
     if index in self._unreadable:
       return None
     try:
-      example = self._fetch(index)
+      with self.reads.of(lambda: self._name(index)):
+        example = self._source[index]
       if isinstance(example['image'], np.ndarray):
         return example
       return {**example, 'image': decode(example['image'], example['name'])}
@@ -62,20 +66,6 @@ class Reader:
       ' says why: repair or remove them, or point data.path elsewhere.'
     )
 
-  def being_read(self) -> list[tuple[str, float]]:
-    """The images that threads are reading now, and for how many seconds; the longest first."""
-    now = time.monotonic()
-    reads = sorted(self._being_read.copy().values(), key=lambda read: read[1])
-    return [(self._name(index), now - since) for index, since in reads]
-
-  def _fetch(self, index):
-    thread = threading.get_ident()
-    self._being_read[thread] = index, time.monotonic()
-    try:
-      return self._source[index]
-    finally:
-      del self._being_read[thread]
-
   def _leave_out(self, index, error):
     with self._lock:
       if index in self._unreadable:
@@ -97,7 +87,7 @@ class Reader:
 
   def _name(self, index):
     own = getattr(self._source, 'name_of', None)
-    return printable(own(index)) if own else f'number {index}'
+    return own(index) if own else f'number {index}'
 
 
 def allowance(share: float, count: int) -> int:

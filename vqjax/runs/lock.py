@@ -31,12 +31,12 @@ def locked(folder: pathlib.Path, option: str, name: str = NAME) -> Iterator[IO[s
   Raises:
     UserError: another process has the folder, or it cannot be made or written to.
   """
-  choose = f'choose another with {option}=...' if option[0] == '-' else f'choose another {option}'
+  choose = f'choose another with {option}=...' if option[0] == '-' else f'choose another {option}.'
   try:
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / name).open('a+')
   except OSError as error:
-    raise UserError(f'cannot write {folder}: {reason(error, folder)}; {choose}.') from error
+    raise UserError(f'cannot write {folder}: {reason(error, folder)}; {choose}') from error
   with file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,7 +44,7 @@ def locked(folder: pathlib.Path, option: str, name: str = NAME) -> Iterator[IO[s
       file.seek(0)
       raise UserError(
         f'{folder} is in use by {file.read() or "another process"}, or by one that it started; '
-        f'wait for its end, or {choose}.'
+        f'wait for its end, or {choose}'
       ) from error
     except OSError as error:  # Lustre without -o flock, some network file systems
       _log.warning(

@@ -57,5 +57,5 @@ def test_what_one_process_hears_all_do_at_the_same_step(tmp_path):
   codes, said = train(tmp_path, minutes=1e-9)
   assert codes == [0, 0], said
   assert f'going on from step 12 of {tmp_path}/checkpoints' in said[0]
-  assert re.findall(r'step (\d+)/30', said[0]) == ['13', '20', '28', '30']
+  assert re.findall(r'step (\d+)/30', said[0]) == ['20', '28', '30']
   assert saved(tmp_path) == [20, 28, 30]

@@ -266,18 +266,22 @@ commands.run(commands.Command('a.\\n\\nb', lambda parser: None, main, example='b
 """
 
 
-@pytest.mark.parametrize('last', ['print(123)', 'pass'])
-def test_nobody_reads_to_the_end(last):
-  reader, writer = os.pipe()
-  os.close(reader)
-  process = subprocess.run(
+def printed_to(stdout, last):
+  return subprocess.run(
     [sys.executable, '-c', PIPED.format(last)],
     env={**os.environ, 'PYTHONUNBUFFERED': ''},
-    stdout=writer,
+    stdout=stdout,
     stderr=subprocess.PIPE,
     cwd=ROOT,
     check=False,
   )
+
+
+@pytest.mark.parametrize('last', ['print(123)', 'pass'])
+def test_nobody_reads_to_the_end(last):
+  reader, writer = os.pipe()
+  os.close(reader)
+  process = printed_to(writer, last)
   os.close(writer)
   assert (process.returncode, process.stderr) == (1, b'')
 
@@ -285,14 +289,7 @@ def test_nobody_reads_to_the_end(last):
 @pytest.mark.parametrize('last', ['print(123)', 'pass'])
 def test_what_is_printed_goes_to_a_full_disk(last):
   with open('/dev/full', 'wb') as full:
-    process = subprocess.run(
-      [sys.executable, '-c', PIPED.format(last)],
-      env={**os.environ, 'PYTHONUNBUFFERED': ''},
-      stdout=full,
-      stderr=subprocess.PIPE,
-      cwd=ROOT,
-      check=False,
-    )
+    process = printed_to(full, last)
   assert process.returncode == 1
   (said,) = process.stderr.decode().splitlines()
   assert said.startswith('error: cannot print ([Errno 28] No space left on device); make room or')

@@ -9,7 +9,9 @@ import socket
 from collections.abc import Iterator
 
 # What a disk says that takes no more: it is full, or read-only, or not this user's.
-REFUSALS = (*(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),)
+REFUSALS = frozenset(
+  {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
 """ArrayRecord shards of encoded images, as `python -m vqjax.data.prepare` writes them."""
 
 import bisect
+import contextlib
 import glob
 import itertools
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from ml_collections import ConfigDict
 from vqjax.data.decode import UnreadableImage
 from vqjax.data.folder import DEMO
 from vqjax.errors import UserError
+from vqjax.whole_files import reason
 
 PREPARE = 'python -m vqjax.data.prepare IMAGES OUT'
 _AT_ONCE = 16  # shards that are opened at once, for file systems that answer slowly
@@ -118,6 +121,22 @@ def _check_complete(shards: list[str]) -> None:
       f'found {len(shards)} shards, {shards[0]} to {shards[-1]}, of a set of'
       f' {" and ".join(sorted(totals))}; copy the missing ones, or remove those of the other set.'
     )
+
+
+@contextlib.contextmanager
+def disk_errors(path: pathlib.Path, then: str = '') -> Iterator[None]:
+  """Turns what the disk refuses while `path` is written, or shards in it, into a UserError.
+
+  `then` says what the same command will do.
+  """
+  try:
+    yield
+  except (RuntimeError, OSError) as error:  # array_record raises the former
+    said = reason(error, path) if isinstance(error, OSError) else error
+    raise UserError(
+      f'cannot write {path} ({said}); make room or mend the permissions, then run the same command'
+      f' again{then}.'
+    ) from error
 
 
 class _Shard(NamedTuple):

@@ -29,6 +29,7 @@ from array_record.python import array_record_module
 
 from vqjax import commands
 from vqjax.data import imagenet
+from vqjax.data.array_record import disk_errors
 from vqjax.data.decode import UnreadableImage, decode
 from vqjax.data.defaults import default_data
 from vqjax.data.folder import Folder, open_folder
@@ -36,7 +37,7 @@ from vqjax.data.imagenet import Example
 from vqjax.data.reader import PATIENCE, allowance
 from vqjax.errors import UserError
 from vqjax.runs.lock import locked
-from vqjax.whole_files import reason, replacing
+from vqjax.whole_files import replacing
 
 _PARTIAL = 'shards-being-written'  # the folder below OUT, all of it ours
 _WHOLE = 'whole.json'  # is there once all that is in it is whole
@@ -72,19 +73,19 @@ def prepare(
     command = {'images': str(source.resolve()), 'shards': shards}
     partial = out / _PARTIAL
     if (whole := _whole(partial)) is None:
-      with _disk_errors(out):
+      with disk_errors(out):
         if partial.exists():
           shutil.rmtree(partial)
       _check_free(out, splits)
       whole = {'command': command, 'counts': _write(splits, partial, shards, max_unreadable)}
-      with _disk_errors(out), replacing(partial / _WHOLE) as file:
+      with disk_errors(out), replacing(partial / _WHOLE) as file:
         file.write_text(json.dumps(whole))
     elif (there := whole['command']) != command:
       raise UserError(
         f'{partial} holds what an interrupted command had finished, with images={there["images"]}'
         f' and shards={there["shards"]}; run that again, remove the folder, or choose another OUT.'
       )
-    with _disk_errors(out):
+    with disk_errors(out):
       for shard in sorted(partial.glob('*.array_record')):
         shard.rename(out / shard.name)
       shutil.rmtree(partial)
@@ -111,7 +112,7 @@ def _write(
   splits: Mapping[str, Iterator[Example]], partial: pathlib.Path, shards: int, share: float
 ) -> dict[str, int]:
   """Writes all splits below `partial`, of which nothing is left after an error."""
-  with _disk_errors(partial):
+  with disk_errors(partial):
     partial.mkdir()
   try:
     return {
@@ -167,7 +168,7 @@ def _shards(
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
   """Gives a function that writes one record; the shards are whole when the block is left."""
   paths = [folder / f'{split}-{i:05d}-of-{shards:05d}.array_record' for i in range(shards)]
-  with _disk_errors(folder):
+  with disk_errors(folder):
     writers = [
       # One record a group, so that any one can be read alone; JPEGs do not get smaller.
       array_record_module.ArrayRecordWriter(str(path), 'group_size:1,uncompressed')
@@ -177,13 +178,13 @@ def _shards(
   turns = itertools.cycle(writers)
 
   def write(record):
-    with _disk_errors(folder):
+    with disk_errors(folder):
       next(turns).write(msgpack.packb(record, unicode_errors='surrogateescape'))
 
   try:
     yield write
   finally:
-    with _disk_errors(folder):
+    with disk_errors(folder):
       for writer in writers:
         writer.close()
 
@@ -205,18 +206,6 @@ def _decoded(example: Example) -> dict[str, Any] | UnreadableImage:
     return record
   except UnreadableImage as error:
     return error
-
-
-@contextlib.contextmanager
-def _disk_errors(folder: pathlib.Path) -> Iterator[None]:
-  try:
-    yield
-  except (RuntimeError, OSError) as error:  # array_record raises the former
-    said = reason(error, folder) if isinstance(error, OSError) else error
-    raise UserError(
-      f'cannot write {folder} ({said}); make room or mend the permissions, then run the same'
-      ' command again.'
-    ) from error
 
 
 def _examples(folder: Folder) -> Iterator[Example]:

@@ -5,7 +5,6 @@ what is in all of them: label int32, position of the image in its source int32, 
 uint32, beyond 65,536 codes), little-endian, nothing between.
 """
 
-import contextlib
 import json
 import os
 import pathlib
@@ -16,11 +15,13 @@ import grain
 import numpy as np
 from array_record.python import array_record_module
 
+from vqjax.data.array_record import disk_errors
 from vqjax.errors import UserError
 from vqjax.whole_files import replacing
 
 FORMAT = 1  # of the index and of the records together
 INDEX = 'index.json'
+_GOES_ON = ': it goes on there'  # what the same command does after an error of the disk
 _TOKENIZE = 'python -m vqjax.tokenize SOURCE --out=DIR'
 
 
@@ -90,14 +91,14 @@ def write_shard(path: pathlib.Path, records: Iterable[bytes]) -> int:
     UserError: the disk refused.
   """
   partial, count = path.with_name(f'partial-{path.name}'), 0
-  with _disk_errors(path):
+  with disk_errors(path, _GOES_ON):
     # One record a group, so that any one can be read alone.
     writer = array_record_module.ArrayRecordWriter(str(partial), 'group_size:1,uncompressed')
   for record in records:
-    with _disk_errors(path):
+    with disk_errors(path, _GOES_ON):
       writer.write(record)
     count += 1
-  with _disk_errors(path):
+  with disk_errors(path, _GOES_ON):
     writer.close()
     os.replace(partial, path)
   return count
@@ -145,19 +146,8 @@ def read_index(path: pathlib.Path) -> dict[str, Any]:
 
 def write_index(path: pathlib.Path, index: dict[str, Any]) -> None:
   """Writes index.json in one piece; processes may do it at once, if they agree."""
-  with _disk_errors(path / INDEX), replacing(path / INDEX) as partial:
+  with disk_errors(path / INDEX, _GOES_ON), replacing(path / INDEX) as partial:
     partial.write_text(json.dumps(index, indent=2) + '\n')
-
-
-@contextlib.contextmanager
-def _disk_errors(path):
-  try:
-    yield
-  except (RuntimeError, OSError) as error:
-    raise UserError(
-      f'cannot write {path} ({error}); make room or mend the permissions, then run the same command'
-      ' again: it goes on there.'
-    ) from error
 
 
 def _again(shard):

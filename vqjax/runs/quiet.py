@@ -7,19 +7,25 @@ import dataclasses
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 
 def quiet() -> None:
   """Leaves these out from here on, in this process."""
-  logging.getLogger('absl').addFilter(_is_news)
+  for name in ('absl', 'asyncio'):  # the latter tells of tasks whose errors nobody asked for
+    logging.getLogger(name).addFilter(_is_news)
   if not isinstance(sys.unraisablehook, _Unraisable):
     sys.unraisablehook = _Unraisable(sys.unraisablehook)
 
 
 def _is_news(record):
-  return not (record.exc_info and f'{os.sep}orbax{os.sep}' in record.pathname)
+  if not record.exc_info:
+    return True
+  frames = traceback.walk_tb(record.exc_info[2])
+  places = (record.pathname, *(frame.f_code.co_filename for frame, _ in frames))
+  return not any(f'{os.sep}orbax{os.sep}' in place for place in places)
 
 
 @dataclasses.dataclass

@@ -82,14 +82,17 @@ def one_device(monkeypatch):
   devices.see_one(monkeypatch)
 
 
-@pytest.fixture
-def restored_loggers():
-  """Undoes what the commands do to loggers."""
-  names = ('vqjax', 'absl', 'jax', 'orbax')
-  before = {n: (logging.getLogger(n).level, logging.getLogger(n).propagate) for n in names}
-  handlers = logging.getLogger('vqjax').handlers
+@pytest.fixture(autouse=True)
+def _loggers():
+  """Undoes what commands do to loggers, in the fixtures of a module too: their stdout is closed."""
+  libraries = {name: logging.getLogger(name).level for name in ('absl', 'jax', 'orbax')}
+  _as_imported(logging.getLogger('vqjax'))
   yield
-  for name, (level, propagate) in before.items():
+  _as_imported(logging.getLogger('vqjax'))
+  for name, level in libraries.items():
     logging.getLogger(name).setLevel(level)
-    logging.getLogger(name).propagate = propagate
-  logging.getLogger('vqjax').handlers = handlers
+
+
+def _as_imported(logger):
+  logger.setLevel(logging.NOTSET)
+  logger.propagate, logger.handlers = True, []

@@ -151,7 +151,6 @@ def declared(main=lambda args: None, **more):
 
 
 @ENDS
-@pytest.mark.usefixtures('restored_loggers')
 def test_what_a_user_can_mend_is_one_line(error, message):
   def main(args):
     raise error
@@ -163,7 +162,6 @@ def test_what_a_user_can_mend_is_one_line(error, message):
 
 
 @ENDS
-@pytest.mark.usefixtures('restored_loggers')
 def test_the_programs_with_flags_end_alike(error, message, monkeypatch):
   def main():
     raise error
@@ -186,7 +184,6 @@ def terminate(*_):
   os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.usefixtures('restored_loggers')
 @pytest.mark.parametrize(
   ('main', 'status', 'said'),
   [(interrupt, 130, 'interrupted'), (terminate, 143, 'ended by SIGTERM')],
@@ -208,7 +205,6 @@ def test_a_signal_is_one_line_and_its_own_status(main, status, said, monkeypatch
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.usefixtures('restored_loggers')
 def test_other_errors_of_the_runtime_keep_their_traceback():
   def main(args):
     raise jax.errors.JaxRuntimeError('INTERNAL: a bug')
@@ -238,7 +234,6 @@ def test_arguments_that_cannot_be_understood_get_one_line_and_an_example(argv, m
   assert capsys.readouterr() == ('', '')
 
 
-@pytest.mark.usefixtures('restored_loggers')
 @pytest.mark.parametrize(('index', 'said'), [(0, 'hello\nmind\n'), (1, 'mind\n')])
 def test_the_first_of_several_processes_talks(index, said, monkeypatch, capsys):
   def main(args):

@@ -176,7 +176,6 @@ def test_names_are_distinct(runs, tmp_path):
   ]
 
 
-@pytest.mark.usefixtures('restored_loggers')
 def test_mistakes(runs, tmp_path):
   def refused(*args):
     with pytest.raises(SystemExit) as exit:

@@ -11,7 +11,7 @@ from PIL import Image
 import train as train_command
 
 # One device, as on the machines that demos are for.
-pytestmark = pytest.mark.usefixtures('restored_loggers', 'one_device')
+pytestmark = pytest.mark.usefixtures('one_device')
 
 
 def demo(name, arg=''):

@@ -23,8 +23,6 @@ from vqjax.quantizers import FSQ, Grouped, Sinkhorn, VectorQuantizer
 
 GUIDE = (pathlib.Path(__file__).parent.parent / 'docs' / 'evaluation.md').read_text()
 
-pytestmark = pytest.mark.usefixtures('restored_loggers')
-
 
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):

@@ -14,8 +14,6 @@ from vqjax.reconstruct import pad_to_tokens, reconstruct, reconstruct_picture
 NAME = next(name for name in CHECKPOINTS if name.startswith('vitvq'))
 UNIT = 8
 
-pytestmark = pytest.mark.usefixtures('restored_loggers')
-
 
 @pytest.fixture(scope='module')
 def tok():

@@ -238,7 +238,6 @@ def test_what_cannot_be_tokenized(tok, data, tmp_path):
     tokenize(tok, other, out, batch_size=8)
 
 
-@pytest.mark.usefixtures('restored_loggers')
 @pytest.mark.parametrize(
   ('args', 'message'),
   [
@@ -271,7 +270,6 @@ def test_a_mistake_gets_one_sentence(args, message, tmp_path, tok, monkeypatch):
   assert not (tmp_path / 'out').exists()
 
 
-@pytest.mark.usefixtures('restored_loggers')
 @pytest.mark.parametrize('named', [['--workdir=run'], ['--workdir', 'run'], ['run']], ids=' '.join)
 def test_the_source_may_still_be_named_workdir(named, tmp_path, monkeypatch, capsys):
   def load(source, step):

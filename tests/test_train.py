@@ -23,8 +23,6 @@ from vqjax.runs.folder import flatten, read_config, to_json
 from vqjax.runs.lock import locked
 from vqjax.training.tokenizer_experiment import TokenizerExperiment
 
-pytestmark = pytest.mark.usefixtures('restored_loggers')
-
 
 @pytest.fixture(autouse=True)
 def _no_weights(monkeypatch):

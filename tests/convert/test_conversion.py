@@ -42,7 +42,6 @@ def test_export_gives_back_every_tensor(name):
     assert all(np.shape(tree[key]) == tensors[key].shape for tree in theirs if 'used' not in key)
 
 
-@pytest.mark.usefixtures('restored_loggers')
 def test_the_commands_from_a_file_to_a_file(tmp_path, capsys):
   path, io, _ = checkpoint(LDM)
   run, out = tmp_path / 'run', tmp_path / 'out.safetensors'
@@ -90,7 +89,6 @@ SETTINGS = {
 }
 
 
-@pytest.mark.usefixtures('restored_loggers')
 @pytest.mark.parametrize('name', SETTINGS)
 def test_a_file_of_ours_holds_any_tokenizer(name, tmp_path, capsys):
   network = common.model('edsr', head='none', code_dim=3)

@@ -179,7 +179,6 @@ def test_too_many_unreadable_images(tmp_path):
     prepare(images, tmp_path / 'wrong_out', 1, 1.0)
 
 
-@pytest.mark.usefixtures('restored_loggers')
 def test_wrong_arguments(tmp_path):
   with pytest.raises(UserError, match=r'--shards is 0; give 1 or more'):
     prepare(tmp_path, tmp_path / 'out', 0)

@@ -33,7 +33,6 @@ from vqjax.runs.checkpoint import Checkpoints
 from vqjax.runs.lock import locked
 from vqjax.runs.log import RunWriter
 
-pytestmark = pytest.mark.usefixtures('restored_loggers')
 NAME = next(name for name in CHECKPOINTS if name.startswith('vitvq'))
 
 

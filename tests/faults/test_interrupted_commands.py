@@ -16,7 +16,6 @@ from vqjax.convert.__main__ import COMMAND as CONVERT
 from vqjax.data import Tokens
 from vqjax.runs.checkpoint import Checkpoints
 
-pytestmark = pytest.mark.usefixtures('restored_loggers')
 NAME = next(name for name in CHECKPOINTS if name.startswith('vitvq'))
 ENDS = pytest.mark.parametrize(
   ('number', 'status', 'said'),

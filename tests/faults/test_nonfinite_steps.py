@@ -16,8 +16,6 @@ from vqjax import sharding
 from vqjax.errors import UserError
 from vqjax.training.tokenizer_experiment import TokenizerExperiment
 
-pytestmark = pytest.mark.usefixtures('restored_loggers')
-
 
 def small(module):
   """Everything that can move: a discriminator from the start, averages, codes, micro-batches."""

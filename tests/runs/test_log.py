@@ -96,17 +96,6 @@ def test_parameter_overview_lists_and_totals():
   assert 'Total: 16' in table
 
 
-@pytest.fixture
-def restored_loggers():
-  loggers = [logging.getLogger(name) for name in ('vqjax', 'absl', 'jax', 'orbax')]
-  before = [(x, x.level, x.propagate, x.handlers) for x in loggers]
-  yield
-  for logger, level, propagate, handlers in before:
-    logger.setLevel(level)
-    logger.propagate, logger.handlers = propagate, handlers
-
-
-@pytest.mark.usefixtures('restored_loggers')
 def test_setup_prints_plain_messages_once(capsys):
   log.setup()
   log.setup()

@@ -13,8 +13,6 @@ from studies import photographs, qt_resources
 from vqjax import commands
 from vqjax.errors import UserError
 
-pytestmark = pytest.mark.usefixtures('restored_loggers')
-
 
 def collection(files, flags=0, version=3):
   """A Qt resource collection of {path: content}; `flags` of every file."""

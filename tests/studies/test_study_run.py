@@ -319,7 +319,6 @@ def test_a_folder_of_another_config_is_refused_before_anything_runs(stage):
   assert not said()
 
 
-@pytest.mark.usefixtures('restored_loggers')
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [

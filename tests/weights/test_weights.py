@@ -18,8 +18,6 @@ from vqjax.errors import UserError
 from vqjax.weights import lpips, sources
 from vqjax.weights.__main__ import COMMAND
 
-pytestmark = pytest.mark.usefixtures('restored_loggers')
-
 NEXT = 'run: python -m vqjax.weights lpips .without network: --file=tiny-1.0.tar.gz, from https'
 NOWHERE = 'http://me:secret@127.0.0.1:9/simple'
 

@@ -49,9 +49,8 @@ def train_batches(
 
   # The slice comes last, so that the order and each example's rng are those of the whole run.
   examples = _order(source, seed).random_map(load)
-  share = examples[process_index::process_count]
-  first = start // process_count
-  return _batches(share, data, batch_size // process_count, reader, first)
+  share = examples[start + process_index :: process_count]
+  return _batches(share, data, batch_size // process_count, reader)
 
 
 def train_names(source: Source, numbers: Iterable[int], *, seed: int) -> list[str]:
@@ -133,15 +132,13 @@ def _batches(
   data: ConfigDict,
   local_batch_size: int,
   reader: Reader,
-  first: int = 0,
 ) -> Batches:
   threads = data.threads or min(16, os.cpu_count() or 1)
-  ahead = max(threads, data.prefetch or 2 * local_batch_size)
+  ahead = max(threads, -(-data.prefetch // local_batch_size), 2)
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-  batches = iter(examples.to_iter_dataset(options).batch(local_batch_size))
-  if first:
-    batches.set_state({'next_index': first})
-  return Batches(batches, reader.reads, data.stall_seconds)
+  # A thread makes whole batches: what passing work between threads costs, it costs once a batch.
+  batches = examples.batch(local_batch_size, drop_remainder=True).to_iter_dataset(options)
+  return Batches(iter(batches), reader.reads, data.stall_seconds)
 
 
 def _check_share(what: str, value: int, least: int, process_count: int) -> None:

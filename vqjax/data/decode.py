@@ -1,9 +1,12 @@
 """Encoded bytes -> RGB pixels, for every kind of file that a folder of images turns up."""
 
+import contextlib
 import io
 import warnings
+from collections.abc import Callable
 
 import numpy as np
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from vqjax.errors import printable
@@ -21,14 +24,14 @@ FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
 MAX_RATIO = 100  # of the longer side to the shorter
 
 _ORIENTATION = 0x0112  # the EXIF tag; its value says how to bring the stored pixels upright
-_UPRIGHT = {
-  2: Image.Transpose.FLIP_LEFT_RIGHT,
-  3: Image.Transpose.ROTATE_180,
-  4: Image.Transpose.FLIP_TOP_BOTTOM,
-  5: Image.Transpose.TRANSPOSE,
-  6: Image.Transpose.ROTATE_270,
-  7: Image.Transpose.TRANSVERSE,
-  8: Image.Transpose.ROTATE_90,
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+  2: lambda pixels: pixels[:, ::-1],
+  3: lambda pixels: pixels[::-1, ::-1],
+  4: lambda pixels: pixels[::-1],
+  5: lambda pixels: pixels.swapaxes(0, 1),
+  6: lambda pixels: np.rot90(pixels, -1),
+  7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+  8: lambda pixels: np.rot90(pixels),
 }
 
 
@@ -55,14 +58,23 @@ def decode(encoded: bytes, name: str) -> np.ndarray:
       if max(image.size) > MAX_RATIO * min(image.size):
         width, height = image.size
         raise ValueError(f'{width} x {height} pixels, of sides more than {MAX_RATIO} to 1')
-      image.load()
-      return np.asarray(_upright(_rgb(image), image))
+      return _upright(_pixels(image, encoded), image)
   except UnidentifiedImageError:
     # Pillow's own words hold the address of a buffer.
     raise UnreadableImage(name, f'none of {", ".join(FORMATS)}') from None
   except Exception as error:
     # A broken file makes Pillow raise nearly anything: OSError, SyntaxError, struct.error, ...
     raise UnreadableImage(name, str(error) or type(error).__name__) from error
+
+
+def _pixels(image: Image.Image, encoded: bytes) -> np.ndarray:
+  if image.format == 'JPEG' and image.mode in ('RGB', 'L'):
+    # The decoder that Pillow has too, without Pillow's two copies of every picture. What it finds
+    # any fault with, Pillow is asked about: it takes what libjpeg can make good.
+    with contextlib.suppress(ValueError):
+      return simplejpeg.decode_jpeg(encoded, 'RGB', strict=True)
+  image.load()
+  return np.asarray(_rgb(image))
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -85,9 +97,10 @@ def _grey16(pixels: np.ndarray) -> Image.Image:
   return Image.fromarray(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
-def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
+def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
   try:
     orientation = image.getexif().get(_ORIENTATION)
   except Exception:
     return pixels  # broken metadata around a sound picture
-  return pixels.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else pixels
+  turn = _UPRIGHT.get(orientation)
+  return np.ascontiguousarray(turn(pixels)) if turn else pixels

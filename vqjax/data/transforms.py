@@ -3,12 +3,16 @@
 import dataclasses
 import math
 
+import cv2
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
 from vqjax.data.augment import blur_at_random, jitter_color
 from vqjax.errors import UserError
+
+# The threads that read images are as many as there are cores; OpenCV would start more in each.
+cv2.setNumThreads(0)
 
 _FILTERS = {
   'bilinear': Image.Resampling.BILINEAR,
@@ -178,7 +182,7 @@ class Transform:
     if image.shape[:2] == (height, width):
       return image
     if not self.antialias:
-      return bilinear(image, height, width)
+      return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[self.filter]))
 
 
@@ -188,29 +192,6 @@ def make_transform(data: ConfigDict, split: str) -> Transform:
   fields = (f.name for f in dataclasses.fields(Transform) if f.name not in ('where', 'image_size'))
   settings = {name: getattr(section, name) for name in fields}
   return Transform(where=f'data.{split}', image_size=data.image_size, **settings)
-
-
-def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Resizes uint8 [H W 3] without antialiasing: `cv2.INTER_LINEAR`, to within one grey level.
-
-  Pillow can sample so as well, but it truncates where it should round: half a level too dark.
-  """
-  low, high, weight = _neighbours(image.shape[0], height)
-  rows = _mix(image[low], image[high], weight[:, None, None])  # [height W 3]
-  low, high, weight = _neighbours(image.shape[1], width)
-  pixels = _mix(rows[:, low], rows[:, high], weight[:, None])  # [height width 3]
-  return np.rint(pixels).astype(np.uint8)
-
-
-def _neighbours(length: int, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  # Half-pixel centres; beyond the outermost centres the edge pixel is repeated.
-  position = np.clip((np.arange(samples) + 0.5) * (length / samples) - 0.5, 0, length - 1)
-  low = position.astype(np.int64)
-  return low, np.minimum(low + 1, length - 1), (position - low).astype(np.float32)
-
-
-def _mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
-  return a + (b.astype(np.float32) - a) * weight
 
 
 def inception_box(

@@ -9,8 +9,9 @@ import zlib
 
 import numpy as np
 import pytest
+import simplejpeg
 from pictures import encoded, picture, png
-from PIL import EpsImagePlugin, Image, ImageCms
+from PIL import EpsImagePlugin, Image, ImageCms, ImageOps
 
 from vqjax.data.decode import UnreadableImage, decode
 
@@ -36,6 +37,47 @@ def test_lossless_formats_give_the_pixels_back(kind):
 @pytest.mark.parametrize('kind', ['JPEG', 'WEBP'])
 def test_lossy_formats_keep_the_colour(kind):
   assert_flat(decode(encoded(flat(RED), kind, quality=95), 'x'), RED, within=4)
+
+
+def photograph():
+  rows, columns = np.mgrid[:61, :83]  # no multiples of a block
+  waves = [np.sin(rows / (5 + c)) * np.cos(columns / (7 - c)) for c in range(3)]
+  noise = np.random.default_rng(0).normal(0, 12, (61, 83, 3))
+  return np.clip(np.stack(waves, -1) * 90 + 128 + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize('quality', [20, 75, 95])
+@pytest.mark.parametrize('options', [{}, {'progressive': True}, {'restart_marker_blocks': 3}])
+@pytest.mark.parametrize('mode', ['4:2:0', '4:2:2', '4:4:4', 'RGB', 'L', 'CMYK'])
+def test_a_jpeg_is_what_pillow_makes_of_it(mode, options, quality):
+  image = Image.fromarray(photograph())
+  if mode == 'RGB':
+    options = {**options, 'keep_rgb': True}
+  elif mode in ('L', 'CMYK'):
+    image = image.convert(mode)
+  else:
+    options = {**options, 'subsampling': mode}
+  file = encoded(image, 'JPEG', quality=quality, **options)
+  with Image.open(io.BytesIO(file)) as pillows:
+    np.testing.assert_array_equal(decode(file, 'x'), np.asarray(pillows.convert('RGB')))
+
+
+@pytest.mark.parametrize('progressive', [False, True])
+def test_a_jpeg_of_which_anything_is_missing_is_unreadable(progressive):
+  file = encoded(photograph(), 'JPEG', progressive=progressive)
+  start = file.rindex(b'\xff\xda')  # of the last scan
+  for end in (100, start, start + 20, len(file) - 40):
+    with pytest.raises(UnreadableImage, match=r'^x \(.+\)$'):
+      decode(file[:end], 'x')
+
+
+def test_a_jpeg_that_can_be_made_good_is_what_pillow_makes_of_it():
+  file = encoded(photograph(), 'JPEG', quality=95)
+  damaged = file[:-200] + bytes(20) + file[-180:-2] + b'some bytes before the end\xff\xd9'
+  with pytest.raises(ValueError, match='Corrupt JPEG data'):
+    simplejpeg.decode_jpeg(damaged, strict=True)
+  with Image.open(io.BytesIO(damaged)) as pillows:
+    np.testing.assert_array_equal(decode(damaged, 'x'), np.asarray(pillows))
 
 
 def test_grey_is_spread_over_three_channels():
@@ -121,6 +163,18 @@ def test_exif_rotation(orientation, kind):
   exif[0x0112] = orientation
   file = encoded(np.ascontiguousarray(stored), kind, exif=exif)
   np.testing.assert_array_equal(decode(file, 'x'), upright)
+
+
+def test_exif_rotation_of_a_jpeg():
+  exif = Image.Exif()
+  for orientation in range(1, 9):
+    exif[0x0112] = orientation
+    file = encoded(photograph(), 'JPEG', exif=exif)
+    with Image.open(io.BytesIO(file)) as image:
+      upright = np.asarray(ImageOps.exif_transpose(image))
+    got = decode(file, 'x')
+    np.testing.assert_array_equal(got, upright)
+    assert got.flags.c_contiguous
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import tarfile
 import numpy as np
 import pytest
 from pictures import data_config, encoded, picture, png, write
+from PIL import Image
 
 from vqjax import commands
 from vqjax.data import eval_batches, make_source
@@ -64,6 +65,27 @@ def test_a_folder_comes_back_whole(tmp_path, layout):
     want = examples('folder', tmp_path / 'images', split)
     assert examples('array_record', tmp_path / 'shards', split) == want
     assert counts[name] == len(want) > 0
+
+
+def test_larger_images_are_made_smaller(tmp_path):
+  large, small = (np.asarray(Image.radial_gradient('L').resize(n)) for n in ((90, 60), (70, 40)))
+  for part in ('train', 'val'):
+    write(tmp_path / f'images/{part}/large.png', png(large))
+    write(tmp_path / f'images/{part}/small.png', png(small))
+    write(tmp_path / f'images/{part}/broken.png', png(large)[:200])
+  counts = prepare(tmp_path / 'images', tmp_path / 'shards', 1, 0.5, shorter_side=40)
+  assert counts == {'train': 2, 'val': 2}
+  found = examples('array_record', tmp_path / 'shards', 'train')
+  assert found['small.png']['image'] == png(small)
+  with Image.open(io.BytesIO(found['large.png']['image'])) as image:
+    assert (image.format, image.size) == ('JPEG', (60, 40))
+    want = Image.fromarray(large).resize((60, 40), Image.Resampling.LANCZOS).convert('RGB')
+    assert np.abs(np.asarray(image.convert('RGB')).astype(int) - np.asarray(want)).mean() < 3
+
+
+def test_a_negative_side_is_refused(tmp_path):
+  with pytest.raises(UserError, match=r'--shorter_side is -1; give a number of pixels, or 0'):
+    prepare(tmp_path, tmp_path / 'out', shorter_side=-1)
 
 
 def test_shards_make_the_same_pixels_as_the_folder(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from vqjax.data.augment import blur_at_random, jitter_color
 from vqjax.errors import UserError
 
-# The threads that read images are as many as there are cores; OpenCV would start more in each.
+# Images are read by as many threads as there are cores; OpenCV would start more for each image.
 cv2.setNumThreads(0)
 
 _FILTERS = {

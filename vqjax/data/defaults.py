@@ -56,7 +56,7 @@ def default_data() -> dict[str, Any]:
     'eval_split': 'validation',
     # Decoding threads; 0 means one a core, 16 at most.
     'threads': 0,
-    # Images decoded ahead of the consumer, in whole batches: one for each thread, and two, at least.
+    # Images decoded ahead of the consumer, in whole batches: at least one a thread, and two.
     'prefetch': 0,
     # The fraction of a source, rounded up, that may be unreadable. In training such images are
     # left out, counted and named; one more ends the run. Evaluation leaves out any number.

@@ -108,10 +108,9 @@ def test_opencvs_bilinear_is_half_pixel_sampling(height, width):
     -1,
   )
   got = bilinear(image, height, width)
-  # OpenCV's weights have 11 bits, each way: it can be the next level.
+  # OpenCV counts in 11 bits and cuts off between its passes: a level at most, and a bit too dark.
   assert np.abs(got - want).max() <= 1
-  # Rounded, not truncated: no shade is lost on the average.
-  assert abs((got - want).mean()) < 0.05
+  assert -0.2 < (got - want).mean() < 0.05
 
 
 def test_shorter_side_with_and_without_antialiasing():

@@ -102,5 +102,6 @@ def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     orientation = image.getexif().get(_ORIENTATION)
   except Exception:
     return pixels  # broken metadata around a sound picture
-  turn = _UPRIGHT.get(orientation)
-  return np.ascontiguousarray(turn(pixels)) if turn else pixels
+  if orientation not in _UPRIGHT:
+    return pixels
+  return np.ascontiguousarray(_UPRIGHT[orientation](pixels))

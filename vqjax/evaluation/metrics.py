@@ -155,14 +155,15 @@ def _similarities(x, y):
 
 
 def _blur(images):
+  """The window's means, as products with its banded matrices: 11 shifts each compile far longer."""
   bell = np.exp(-0.5 * ((np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) / 1.5) ** 2)
-  taps = jnp.asarray(bell / bell.sum(), jnp.float32)
-  for axis in (1, 2):
-    size = images.shape[axis] - SSIM_WINDOW + 1
-    images = sum(
-      tap * jax.lax.slice_in_dim(images, i, i + size, axis=axis) for i, tap in enumerate(taps)
-    )
-  return images
+  bands = []
+  for size in images.shape[1:3]:
+    starts = np.arange(size - SSIM_WINDOW + 1)
+    band = np.zeros((size, len(starts)))
+    band[starts[:, None] + np.arange(SSIM_WINDOW)[None], starts[:, None]] = bell / bell.sum()
+    bands.append(jnp.asarray(band, jnp.float32))
+  return jnp.einsum('bhwc,hi,wj->bijc', images, *bands, precision=jax.lax.Precision.HIGHEST)
 
 
 def token_entropy(counts: ArrayLike) -> float:

@@ -163,9 +163,12 @@ class _Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    shape = (*self.window, x.shape[-1], self.channels)
-    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
-    bias = self.param('bias', nn.initializers.zeros, (self.channels,))
+    if self.is_initializing():
+      shape = (*self.window, x.shape[-1], self.channels)
+      self.param('kernel', nn.initializers.lecun_normal(), shape)
+      self.param('bias', nn.initializers.zeros, (self.channels,))
+    # `param` would trace the initializers too, which takes longer than all the rest.
+    kernel, bias = (self.get_variable('params', name) for name in ('kernel', 'bias'))
     precision = jax.lax.Precision.HIGHEST
     if self.window == (1, 1):
       # XLA's CPU product has twice the rate of its convolution here.

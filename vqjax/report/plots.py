@@ -235,9 +235,6 @@ def _svg(figure):
     legend.set_frame_on(False)
     for text in legend.get_texts():
       text.set(color=_INK, fontsize=8)
-  # Else `savefig` lays it out while it draws it, only to draw it again.
-  figure.get_layout_engine().execute(figure)
-  figure.set_layout_engine('none')
   buffer = io.StringIO()
   nothing = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
   figure.savefig(buffer, format='svg', transparent=True, metadata=nothing, dpi=160)

@@ -51,6 +51,20 @@ def test_batches_and_order_do_not_matter(batch):
   np.testing.assert_allclose(added(InceptionScore(10), p, batch).value, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize('count', [2, 9, 101])
+def test_root_of_few_and_of_many(count):
+  """Of few images their own rows; adding goes on after it, or the covariance, was asked for."""
+  x = features(count)
+  statistics = added(FeatureStatistics(12), x[:2], 1)
+  assert statistics.covariance.shape == (12, 12)
+  assert statistics.root.shape == (4, 12)  # deviations, and one row between the means of each batch
+  added(statistics, x[2:], 4)
+  assert_same(statistics, x)
+  scale = np.sqrt(np.diag(statistics.covariance).max())
+  difference = statistics.root.T @ statistics.root - statistics.covariance
+  assert np.abs(difference).max() < 1e-9 * scale**2
+
+
 def test_equals_the_reference():
   data = load('metrics/frechet')
   statistics = added(FeatureStatistics(64), data['in_a_small'], 96)

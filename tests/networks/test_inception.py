@@ -2,6 +2,7 @@
 
 import pathlib
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from vqjax import weights
 from vqjax.data.photos import Photos
 from vqjax.errors import UserError
 from vqjax.networks import Inception
-from vqjax.networks.inception import prepared
+from vqjax.networks.inception import _Conv, prepared
 from vqjax.weights import inception
 
 # Made for this repository, so in no other folder of golden files.
@@ -55,6 +56,23 @@ def test_sizes_and_parameter_counts():
   # A bias is what an offset, a mean and a variance became.
   count = sum(x.size * (3 if path.endswith('bias') else 1) for path, x in arrays.items())
   assert count == TRUNK
+
+
+@pytest.mark.parametrize('window', [(1, 1), (3, 3), (1, 7), (5, 5)])
+@pytest.mark.parametrize(
+  ('border', 'stride', 'padding'), [('', 1, 'SAME'), ('v', 1, 'VALID'), ('/2', 2, 'VALID')]
+)
+def test_convolutions_are_those_of_flax(window, border, stride, padding):
+  if window == (1, 1) and border:
+    pytest.skip('no such layer')
+  conv = nn.Conv(6, window, stride, padding)
+  x = jax.random.normal(jax.random.key(0), (2, 9, 12, 5))
+  expected, variables = conv.init_with_output(jax.random.key(1), x)
+  variables['params']['bias'] = jnp.arange(6.0)
+  expected = nn.relu(conv.apply(variables, x))
+  got = _Conv(window, border, 6).apply(variables, x)
+  assert got.shape == expected.shape
+  np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_photographs_are_resized_as_by_pytorch():

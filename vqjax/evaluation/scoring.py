@@ -119,19 +119,42 @@ def score(
     for name, net in LPIPS_NETS.items():
       if name in wanted:
         params = {'params': network_params[METRICS[name].network]}
-        values[name] = LPIPS(net).apply(params, _signed(x), _signed(y))
+        values[name] = LPIPS(net).apply(params, _beside(_signed(x), _signed(y)), method=_distance)
     if 'rfid' in wanted:
       params = {'params': network_params['inception']}
-      features: list[Any] = [Inception().apply(params, images) for images in (x, y)]
-      seen['features'] = jnp.stack(features)
+      features: Any = Inception().apply(params, _beside(_positive(x), _positive(y)))
+      seen['features'] = jnp.swapaxes(_apart(features), 0, 1)
       if 'inception_score' in wanted:
-        seen['probabilities'] = Inception().apply(params, features[1], method='probabilities')
+        probabilities = Inception().apply(params, seen['features'][1], method='probabilities')
+        seen['probabilities'] = probabilities
   return values, seen
+
+
+# One pass over originals and reconstructions is half the program of two. They alternate, so that a
+# batch that is split over devices stays where it is.
+def _beside(x, y):
+  """Two [B ...] -> [2B ...]."""
+  return jnp.stack([x, y], axis=1).reshape(-1, *x.shape[1:])
+
+
+def _apart(rows):
+  """[2B ...] -> [B 2 ...]."""
+  return rows.reshape(-1, 2, *rows.shape[1:])
+
+
+def _distance(lpips, images):
+  taps = [_apart(tap) for tap in lpips.features(images)]
+  return lpips.distances([tap[:, 0] for tap in taps], [tap[:, 1] for tap in taps]).sum(-1)
 
 
 def _signed(images):
   """[0, 255] or [0, 1] -> [-1, 1]."""
   return images.astype(jnp.float32) / (127.5 if images.dtype == jnp.uint8 else 0.5) - 1
+
+
+def _positive(images):
+  """[0, 255] or [0, 1] -> [0, 1]."""
+  return images.astype(jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)
 
 
 def _larger(side):

@@ -14,6 +14,7 @@ from scipy.special import entr
 
 from vqjax import tensor_files
 from vqjax.errors import UserError, printable
+from vqjax.evaluation.metrics import root
 from vqjax.whole_files import replacing
 
 
@@ -23,7 +24,8 @@ class FeatureStatistics:
   Batches are merged pairwise (Chan, Golub & LeVeque 1983): with n and m rows, means a and b and
   scatters `S = sum (x - mean)^T (x - mean)`, the scatter of both together is `S_a + S_b +
   n m / (n + m) (b - a)^T (b - a)`. Every scatter is about its own mean, so that no large numbers
-  cancel, as they do in `E[x^2] - E[x]^2`.
+  cancel, as they do in `E[x^2] - E[x]^2`. Up to D rows are kept as they are, a root of the scatter;
+  more are added to the product.
 
   Args:
     width: D.
@@ -36,10 +38,11 @@ class FeatureStatistics:
   def __init__(self, width: int) -> None:
     self.count = 0
     self.mean = np.zeros(width)
-    self._scatter = np.zeros((width, width), order='F')  # its upper triangle
+    self._rows: list[np.ndarray] = []  # deviations that are not in the scatter
+    self._scatter: np.ndarray | None = None  # its upper triangle
 
   def add(self, features: ArrayLike) -> None:
-    """Adds features, float [B D], of images that count; a few dozen rows at a time are fastest.
+    """Adds features, float [B D], of images that count.
 
     Raises:
       ValueError: another width.
@@ -55,9 +58,9 @@ class FeatureStatistics:
     shift = mean - self.mean
     # The term between the means is one more row of deviations: a single product adds both terms.
     between = np.sqrt(self.count * count / total) * shift
-    rows = np.concatenate([features - mean, between[None]])
-    # BLAS adds to the triangle in place; NumPy's product and sum take eight times as long.
-    self._scatter = dsyrk(1.0, rows.T, beta=1.0, c=self._scatter, overwrite_c=True)
+    self._rows += [features - mean, between[None]]
+    if sum(map(len, self._rows)) > len(mean):
+      self._scatter, self._rows = self._whole_scatter(), []
     self.mean = self.mean + shift * (count / total)
     self.count = total
 
@@ -72,9 +75,26 @@ class FeatureStatistics:
       raise UserError(
         f'a covariance needs at least 2 images, got {self.count}: evaluate on more of them.'
       )
-    covariance = self._scatter / (self.count - 1)
+    covariance = self._whole_scatter() / (self.count - 1)
     covariance += np.triu(covariance, 1).T
     return covariance
+
+  @property
+  def root(self) -> np.ndarray:
+    """R with `R^T R = covariance`, float64 [N' D]; of few images at no cost. Raises as that."""
+    if self._scatter is not None or self.count < 2:
+      return root(self.covariance)
+    return np.concatenate(self._rows) / np.sqrt(self.count - 1)
+
+  def _whole_scatter(self):
+    """The upper triangle, with the rows that are not in it yet; in the place of what there was."""
+    width = len(self.mean)
+    scatter = np.zeros((width, width), order='F') if self._scatter is None else self._scatter
+    if self._rows:
+      # BLAS adds to the triangle in place; NumPy's product and sum take eight times as long.
+      rows = np.concatenate(self._rows)
+      scatter = dsyrk(1.0, rows.T, beta=1.0, c=scatter, overwrite_c=False)
+    return scatter
 
   def save(self, path: str | pathlib.Path, provenance: str) -> None:
     """Writes an `.npz` of `mu` and `sigma`, as pytorch-fid reads it, `count` and `provenance`.
@@ -106,6 +126,11 @@ class Precomputed(NamedTuple):
   # None and '' where others wrote the file; the name hides a method of tuples, which none needs.
   count: int | None  # type: ignore[assignment]
   provenance: str
+
+  @property
+  def root(self) -> np.ndarray:
+    """R with `R^T R = covariance`, float64 [rank D]."""
+    return root(self.covariance)
 
 
 def load(path: str | pathlib.Path, width: int | None = None) -> Precomputed:

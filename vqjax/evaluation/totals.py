@@ -159,8 +159,8 @@ class Distances:
         *(count, width),
       )
     against, found = self._reference or self.originals, self._reconstructions
-    numbers['rfid'] = metrics.frechet_distance(
-      against.mean, against.covariance, found.mean, found.covariance
+    numbers['rfid'] = metrics.frechet_distance_of_roots(
+      against.mean, against.root, found.mean, found.root
     )
     return numbers, {}
 

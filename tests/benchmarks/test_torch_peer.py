@@ -105,8 +105,8 @@ def test_equal_weights_of_the_discriminator(torch):
 
   peer = StyleGAN2(32, channels=8)
   tensors = trees.export(variables, names.STYLEGAN2)
-  tensors |= {name: kernel for name, kernel in peer.state_dict().items() if 'kernel' in name}
-  peer.load_state_dict({name: torch.tensor(np.array(t)) for name, t in tensors.items()})
+  state = {name: kernel for name, kernel in peer.state_dict().items() if 'kernel' in name}  # blurs
+  peer.load_state_dict(state | {name: torch.tensor(t) for name, t in tensors.items()})
   image = torch.tensor(np.array(x)).permute(0, 3, 1, 2).requires_grad_()
   theirs = peer(image)
   theirs.sum().backward()

@@ -12,7 +12,7 @@ from vqjax.quantizers import nearest_code
 
 # Newer JAX may come without Pallas' Triton backend.
 kernel = pytest.importorskip('vqjax.quantizers.lookup_kernel', exc_type=ImportError)
-search = functools.partial(kernel.nearest_code, interpret=True)
+search = functools.partial(kernel.nearest_code, scan=nearest_code, interpret=True)
 
 
 def draw(rows, codes, width):

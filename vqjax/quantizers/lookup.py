@@ -6,13 +6,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from vqjax.quantizers.running_best import Best, better, worst
+
 # Scores held at a time, N x block, divided over the devices that the rows are sharded over. An
 # accelerator wants few large blocks: 2**26 float32 scores are 256 MiB. A CPU wants blocks that
 # stay in its cache: 4 MiB; on two cores that is twice as fast at N = 4096, K = 16,384.
 MAX_SCORES = 2**26
 MAX_SCORES_CPU = 2**20
-
-Best = tuple[jax.Array, jax.Array]  # scores of rows, float32 [N], and their places, int32 [N]
 
 
 def nearest_code(
@@ -47,7 +47,7 @@ def nearest_code(
     from vqjax.quantizers import lookup_kernel  # here: Pallas takes a quarter of a second
 
     if z.shape[1] <= lookup_kernel.MAX_WIDTH:
-      searches['cuda'] = lookup_kernel.nearest_code
+      searches['cuda'] = functools.partial(lookup_kernel.nearest_code, scan=searches['default'])
   indices: jax.Array = jax.lax.platform_dependent(z, codes, **searches)
   return indices
 
@@ -95,20 +95,6 @@ def argmax_over_blocks(
     return better(best, score(*block), block[-1], blocks[-1].size), None
 
   return jax.lax.scan(scan_block, worst(num_rows), blocks)[0][1]
-
-
-def worst(num_rows: int) -> Best:
-  """Where a search begins: a score of -inf at place 0."""
-  return jnp.full(num_rows, -jnp.inf, jnp.float32), jnp.zeros(num_rows, jnp.int32)
-
-
-def better(best: Best, scores: jax.Array, places: jax.Array, num_places: int) -> Best:
-  """The better of the best so far and a block: scores [N b] at places [b], below `num_places`."""
-  # Two plain reductions: XLA's argmax is half as fast on a CPU.
-  top = jnp.max(scores, axis=-1)
-  place = jnp.min(jnp.where(scores == top[:, None], places[None], num_places), axis=-1)
-  won = top > best[0]  # strict: an earlier block keeps a tie; false for NaN
-  return jnp.where(won, top, best[0]), jnp.where(won, place, best[1])
 
 
 def barrier(x: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """The search for the nearest code in one kernel for NVIDIA GPUs that writes no scores to memory."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.pallas import triton
 from jax.sharding import NamedSharding, PartitionSpec
 
-from vqjax.quantizers import lookup
+from vqjax.quantizers.running_best import Best, better, worst
 
 # A tile of scores, and the fewest numbers that Triton sums over: powers of two. Compiled for an
 # H100, 64 x 128 need more registers than there are: 1.4 KB of every thread lie in memory.
@@ -19,13 +20,18 @@ ROWS, CODES, MIN_WIDTH = 64, 64, 16
 MAX_WIDTH = 128
 
 
-def nearest_code(z: jax.Array, codes: jax.Array, *, interpret: bool = False) -> jax.Array:
+def nearest_code(
+  z: jax.Array,
+  codes: jax.Array,
+  *,
+  scan: Callable[[jax.Array, jax.Array], jax.Array],
+  interpret: bool = False,
+) -> jax.Array:
   """`lookup.nearest_code`, each program of a grid with a block of rows: [N D], [K D] -> int32 [N].
 
   A program takes the codes block by block and keeps the best score and place of each of its rows;
   products are of float32 precision. Of rows that are sharded under jit every device searches its
-  own, and codes are gathered where they are sharded; `jax.shard_map` needs check_vma=False. Under
-  `vmap` the scan runs.
+  own, and codes are gathered where they are sharded; `jax.shard_map` needs check_vma=False.
 
   JAX 0.11 warns that Pallas will lose its Triton backend. The one that it is to keep for NVIDIA
   GPUs has no products of float32 precision.
@@ -33,6 +39,7 @@ def nearest_code(z: jax.Array, codes: jax.Array, *, interpret: bool = False) -> 
   Args:
     z: float32 [N D], D at most 128.
     codes: float32 [K D].
+    scan: the search without a kernel, which runs under `vmap`.
     interpret: run on any device, slowly.
 
   Returns:
@@ -46,9 +53,9 @@ def nearest_code(z: jax.Array, codes: jax.Array, *, interpret: bool = False) -> 
     return index
 
   @search.def_vmap
-  def scan(_: int, mapped: list[bool], *args: jax.Array) -> tuple[jax.Array, bool]:
+  def of_batch(_: int, mapped: list[bool], *args: jax.Array) -> tuple[jax.Array, bool]:
     axes = tuple(0 if is_mapped else None for is_mapped in mapped)
-    return jax.vmap(lookup.nearest_code, axes)(*args), True
+    return jax.vmap(scan, axes)(*args), True
 
   index: jax.Array = search(z, codes)
   return index
@@ -106,12 +113,12 @@ def _search(
   """One program: the indices of a block of rows."""
   z = z_ref[...]
 
-  def take(i: jax.Array, best: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+  def take(i: jax.Array, best: Best) -> Best:
     block = pl.ds(i * CODES, CODES)
     products = jax.lax.dot_general(
       z, codes_ref[block, :], (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST
     )
     places = i * CODES + jnp.arange(CODES, dtype=jnp.int32)
-    return lookup.better(best, products - half_norms_ref[block][None], places, blocks * CODES)
+    return better(best, products - half_norms_ref[block][None], places, blocks * CODES)
 
-  index_ref[...] = jax.lax.fori_loop(0, blocks, take, lookup.worst(ROWS))[1]
+  index_ref[...] = jax.lax.fori_loop(0, blocks, take, worst(ROWS))[1]

@@ -1,9 +1,11 @@
 """What a device can do at most, and how near to it the search for codes comes.
 
     python -m benchmarks.ceilings                # products, copy, lookup, Sinkhorn
+    python -m benchmarks.ceilings --parts=precision
     JAX_PLATFORMS=cpu python -m benchmarks.ceilings --small
 
-float32 products are of full precision: TF32 is off.
+float32 products are of full precision: TF32 is off. The search is timed as a scan and, on NVIDIA
+GPUs, as a kernel; elsewhere both are the scan.
 """
 
 import argparse
@@ -38,7 +40,7 @@ def copy(args):
   return {'mb': x.nbytes / 1e6, 'seconds': seconds, 'gb_per_s': 2e-9 * x.nbytes / seconds}
 
 
-def lookup(shape, args):
+def lookup(shape, kernel, args):
   """Time of `nearest_code` over that of the bare product, which writes N x K scores."""
   n, k, d = shape
   z, codes = rows_and_codes(shape)
@@ -47,24 +49,64 @@ def lookup(shape, args):
   part = codes[: k // times]
   multiply = jax.jit(lambda z, codes: jnp.matmul(z, codes.T, precision='highest'))
   bare = times * median(lambda: multiply(z, part), args)
-  nearest = jax.jit(nearest_code).lower(z, codes).compile()
+  search = functools.partial(nearest_code, kernel=kernel)
+  nearest = jax.jit(search).lower(z, codes).compile()
   seconds = median(lambda: nearest(z, codes), args)
-  return {
+  record = {
     'shape': shape,
+    'search': 'kernel' if kernel else 'scan',
     'product_s': bare,
     'nearest_code_s': seconds,
     'over_product': seconds / bare,
     'tflops': 2e-12 * n * k * d / seconds,
     'temporaries_mb': nearest.memory_analysis().temp_size_in_bytes / 1e6,
   }
+  if kernel:  # by rounding a few rows of a million may differ
+    record['rows_unlike_scan'] = int(jnp.sum(nearest(z, codes) != jax.jit(nearest_code)(z, codes)))
+  return record
 
 
-def sinkhorn(args):
+def precision(shape, args):
+  """Rows whose nearest code is another one by fewer passes in bfloat16 than float32 takes.
+
+  A pass is a product of bfloat16 parts with float32 sums: 3 of the two leading parts of each
+  number, 6 of three. The passes are made of float32 products here, and so are no measure of time.
+  """
+  z, codes = rows_and_codes(shape)
+  z = z[:1024]
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def nearest(parts, z, codes):
+    rows, columns = split(z, parts), split(codes, parts)
+    pairs = ((i, j) for i in range(parts) for j in range(parts) if i + j < parts)
+    smallest_first = sorted(pairs, key=sum, reverse=True)
+    products = sum(
+      jnp.matmul(rows[i], columns[j].T, precision='highest') for i, j in smallest_first
+    )
+    return jnp.argmax(products - jnp.sum(codes * codes, axis=1) / 2, axis=1)
+
+  exact = nearest_code(z, codes)
+  unlike = lambda parts: int(jnp.sum(nearest(parts, z, codes) != exact))
+  passes = {f'unlike_{name}': unlike(parts) for name, parts in (('3', 2), ('6', 3))}
+  return {'shape': shape, 'rows': len(z), **passes}
+
+
+def split(x, parts):
+  """Numbers in bfloat16 whose sum is x, the largest first."""
+  found = []
+  for _ in range(parts):
+    found.append(jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7))
+    x = x - found[-1]
+  return found
+
+
+def sinkhorn(max_kernel, args):
   """Time of Sinkhorn(10, 5) at the first shape, and memory beside its arguments."""
   z, codes = rows_and_codes(args.shapes[0])
-  assign = jax.jit(Sinkhorn(10.0, 5)).lower(z, codes).compile()
+  assign = jax.jit(Sinkhorn(10.0, 5, max_kernel=max_kernel)).lower(z, codes).compile()
   return {
     'shape': args.shapes[0],
+    'max_kernel': max_kernel,
     'seconds': median(lambda: assign(z, codes), args),
     'temporaries_mb': assign.memory_analysis().temp_size_in_bytes / 1e6,
   }
@@ -92,7 +134,9 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--parts', default='limits,lookup', help='limits, lookup or both')
+  parser.add_argument(
+    '--parts', default='limits,lookup', help='of limits, lookup, precision, by commas'
+  )
   parser.add_argument('--rounds', type=int, default=5)
   parser.add_argument('--small', action='store_true', help='shapes for a trial on a CPU')
   parser.add_argument('--out', help='file to append results to')
@@ -108,9 +152,17 @@ def main():
       ('copy', lambda: copy(args)),
     ),
     'lookup': (
-      *(('lookup', lambda shape=shape: lookup(shape, args)) for shape in args.shapes),
-      ('sinkhorn', lambda: sinkhorn(args)),
+      *(
+        ('lookup', functools.partial(lookup, shape, kernel, args))
+        for shape in args.shapes
+        for kernel in (False, True)
+      ),
+      # As it is by default, and with the matrix kept: 4 GiB.
+      *(('sinkhorn', functools.partial(sinkhorn, most, args)) for most in (2**26, 2**30)),
     ),
+    'precision': [
+      ('precision', functools.partial(precision, shape, args)) for shape in args.shapes
+    ],
   }
   named = lambda name, run: {'part': name, 'framework': f'jax {jax.__version__}'} | run()
   chosen = [measurement for part in args.parts.split(',') for measurement in parts[part]]

@@ -136,13 +136,16 @@ class Quantizer(nn.Module):
 
   def forward(self, z):
     z = z.movedim(1, -1).float()
-    rows, codes = z.reshape(-1, z.shape[-1]), self.embedding.weight
-    with torch.no_grad():
-      squares = rows.square().sum(1, keepdim=True) + codes.square().sum(1)
-      indices = torch.argmin(squares - 2 * rows @ codes.T, dim=1)
+    indices = self.nearest(z.reshape(-1, z.shape[-1]), self.embedding.weight)
     q = self.embedding(indices).view(z.shape)
     loss = F.mse_loss(z, q.detach()) + 0.25 * F.mse_loss(q, z.detach())
     return self.rotated(z, q.detach()).movedim(-1, 1), loss, indices
+
+  @staticmethod
+  @torch.no_grad()
+  def nearest(rows, codes):
+    squares = rows.square().sum(1, keepdim=True) + codes.square().sum(1)
+    return torch.argmin(squares - 2 * rows @ codes.T, dim=1)
 
   @staticmethod
   def rotated(z, q):
@@ -229,29 +232,31 @@ class Step:
   `amp` is the dtype of autocast or None; `compiled` compiles tokenizer, discriminator and LPIPS.
   """
 
+  keeps_graph = True  # for the adaptive weight
+
   def __init__(self, model, discriminator, lpips, amp=None, compiled=False):
-    self.last, self.amp = model.decoder.conv_out, amp
-    self.networks = model, discriminator
-    self.optimizers = [
-      torch.optim.Adam(network.parameters(), lr=7.2e-5, betas=(0.5, 0.9))
-      for network in self.networks
-    ]
+    self.networks, self.amp = (model, discriminator), amp
+    self.optimizers = [*map(self.optimizer, self.networks)]
     if compiled:
-      # The adaptive weight keeps the graph, which buffers that are given away would forbid.
-      torch._functorch.config.donated_buffer = False
+      # Buffers that are given away would forbid to keep the graph.
+      torch._functorch.config.donated_buffer = not self.keeps_graph
       model, discriminator, lpips = map(torch.compile, (model, discriminator, lpips))
     self.model, self.discriminator, self.lpips = model, discriminator, lpips
 
+  @staticmethod
+  def optimizer(network):
+    return torch.optim.Adam(network.parameters(), lr=7.2e-5, betas=(0.5, 0.9))
+
   def __call__(self, x):
-    judge = self.networks[1]
+    last, judge = self.networks[0].decoder.conv_out, self.networks[1]
     autocast = torch.autocast(x.device.type, self.amp, enabled=self.amp is not None)
     judge.requires_grad_(False)
     with autocast:
       h, quantizer_loss, _ = self.model(x)
-      y = self.last(h)
+      y = last(h)
       nll = (x - y).abs().mean() + self.lpips(x, y).mean()
       fool = -self.discriminator(y).float().mean()
-    kernel = self.last.weight
+    kernel = last.weight
     lengths = [torch.autograd.grad(f, kernel, retain_graph=True)[0].norm() for f in (nll, fool)]
     weight = 0.75 * (lengths[0] / (lengths[1] + 1e-4)).clamp(0, 1e4).detach()
     loss = nll + weight * fool + quantizer_loss
@@ -259,7 +264,7 @@ class Step:
     judge.requires_grad_(True)
 
     with torch.no_grad(), autocast:
-      fake = self.last(self.model(x)[0])
+      fake = last(self.model(x)[0])
     with autocast:
       real, fake = self.discriminator(x), self.discriminator(fake)
       judged = 0.5 * (F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean())

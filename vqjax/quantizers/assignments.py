@@ -69,9 +69,11 @@ class Nearest:
 
   Attributes:
     block: codes scored at a time, see `lookup.nearest_code`.
+    kernel: on NVIDIA GPUs search by a kernel, likewise.
   """
 
   block: int | None = None
+  kernel: bool = False
 
   def __call__(
     self,
@@ -83,7 +85,7 @@ class Nearest:
     step: jax.Array | None = None,
   ) -> jax.Array:
     del key, mask, step  # deterministic, row by row
-    return lookup.nearest_code(z, codes, block=self.block)
+    return lookup.nearest_code(z, codes, block=self.block, kernel=self.kernel)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,11 +46,16 @@ CHOICES: dict[str, dict[str, Any]] = {
   'estimator': dict(ESTIMATORS),
   'assign': {
     'nearest': assignments.Nearest(),
+    'nearest_kernel': assignments.Nearest(kernel=True),
     'sinkhorn': sinkhorn.Sinkhorn(),
     'stochastic': assignments.Stochastic(),
     'gumbel': assignments.Gumbel(),
   },
-  'eval_assign': {'nearest': assignments.Nearest(), 'sinkhorn': sinkhorn.Sinkhorn()},
+  'eval_assign': {
+    'nearest': assignments.Nearest(),
+    'nearest_kernel': assignments.Nearest(kernel=True),
+    'sinkhorn': sinkhorn.Sinkhorn(),
+  },
   'transform': {
     'none': None,
     'linear': transforms.Linear(),

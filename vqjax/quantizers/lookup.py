@@ -1,10 +1,12 @@
-"""Exact nearest code in bounded memory; an accelerator kernel for it would go here."""
+"""Exact nearest code in bounded memory: the one door to the search."""
 
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+
+from vqjax.quantizers.running_best import Best, better, worst
 
 # Scores held at a time, N x block, divided over the devices that the rows are sharded over. An
 # accelerator wants few large blocks: 2**26 float32 scores are 256 MiB. A CPU wants blocks that
@@ -13,7 +15,9 @@ MAX_SCORES = 2**26
 MAX_SCORES_CPU = 2**20
 
 
-def nearest_code(z: jax.Array, codes: jax.Array, *, block: int | None = None) -> jax.Array:
+def nearest_code(
+  z: jax.Array, codes: jax.Array, *, block: int | None = None, kernel: bool = False
+) -> jax.Array:
   """Index of the nearest code of each row, `argmin_k |z - c_k|^2`.
 
   Scans blocks of codes with a running best, so an N x K matrix never exists at large K and a
@@ -23,25 +27,28 @@ def nearest_code(z: jax.Array, codes: jax.Array, *, block: int | None = None) ->
   Args:
     z: float32 [N D].
     codes: float32 [K D].
-    block: codes scored at a time; by default as many as keep N x block within 2**26 scores, on a
-      CPU within 2**20, and at least 128.
+    block: codes that the scan scores at a time; by default as many as keep N x block within 2**26
+      scores, on a CPU within 2**20, and at least 128.
+    kernel: on NVIDIA GPUs search by the kernel of `lookup_kernel`, which writes no scores to
+      memory; the scan still runs on other devices, under `vmap`, and for widths above 128. Both
+      sum in float32, in an order of their own: codes as near as rounding may change places.
 
   Returns:
     int32 [N] in [0, K).
   """
   z, codes = jax.lax.stop_gradient((z, codes))
-  if block is not None:
-    return _scan(z, codes, block=block)
 
-  def fitting(scores: int) -> int:
-    return max(scores // max(z.shape[0], 1) // 128, 1) * 128
+  def scan(most_scores: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    fitting = max(most_scores // max(z.shape[0], 1) // 128, 1) * 128
+    return functools.partial(_scan, block=fitting if block is None else block)
 
-  indices: jax.Array = jax.lax.platform_dependent(
-    z,
-    codes,
-    cpu=functools.partial(_scan, block=fitting(MAX_SCORES_CPU)),
-    default=functools.partial(_scan, block=fitting(MAX_SCORES)),
-  )
+  searches = {'cpu': scan(MAX_SCORES_CPU), 'default': scan(MAX_SCORES)}
+  if kernel:
+    from vqjax.quantizers import lookup_kernel  # here: Pallas takes a quarter of a second
+
+    if z.shape[1] <= lookup_kernel.MAX_WIDTH:
+      searches['cuda'] = functools.partial(lookup_kernel.nearest_code, scan=searches['default'])
+  indices: jax.Array = jax.lax.platform_dependent(z, codes, **searches)
   return indices
 
 
@@ -84,19 +91,10 @@ def argmax_over_blocks(
     int32 [N].
   """
 
-  def scan_block(
-    best: tuple[jax.Array, jax.Array], block: tuple[jax.Array, ...]
-  ) -> tuple[tuple[jax.Array, jax.Array], None]:
-    scores, places = score(*block), block[-1]
-    # Two plain reductions: XLA's argmax is half as fast on a CPU.
-    top = jnp.max(scores, axis=-1)
-    place = jnp.min(jnp.where(scores == top[:, None], places[None], num_places), axis=-1)
-    better = top > best[0]  # strict: an earlier block keeps a tie; false for NaN
-    return (jnp.where(better, top, best[0]), jnp.where(better, place, best[1])), None
+  def scan_block(best: Best, block: tuple[jax.Array, ...]) -> tuple[Best, None]:
+    return better(best, score(*block), block[-1], blocks[-1].size), None
 
-  num_places = blocks[-1].size
-  first = jnp.full(num_rows, -jnp.inf, jnp.float32), jnp.zeros(num_rows, jnp.int32)
-  return jax.lax.scan(scan_block, first, blocks)[0][1]
+  return jax.lax.scan(scan_block, worst(num_rows), blocks)[0][1]
 
 
 def barrier(x: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from vqjax.networks.layers import conv, dense, group_norm
+from vqjax.networks.layers import conv, dense, group_norm, upsampled_conv
 
 
 class _Block(nn.Module):
@@ -169,8 +169,7 @@ class CNNDecoder(_Cnn):
     for i in range(last, -1, -1):
       x = self.level(x, train, 'up', i, self.num_res_blocks + 1)
       if i > 0:
-        x = x.repeat(2, axis=1).repeat(2, axis=2)
-        x = conv(x, x.shape[-1], name=f'up_{i}_upsample', dtype=self.dtype)
+        x = upsampled_conv(x, name=f'up_{i}_upsample', dtype=self.dtype)
     # The image leaves in float32: losses and rounding to 8 bits need it.
     x = self.norm(x, 'norm_out').astype(jnp.float32)
     return conv(x, self.out_channels, name='conv_out')

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from vqjax.networks.convolutions import conv3x3, upsampled_conv3x3
+
 Array = TypeVar('Array', jax.Array, np.ndarray)  # either, and the same comes out
 
 # PyTorch's default for convolutions and linear layers: uniform in +-1/sqrt(fan_in). It takes the
@@ -34,6 +36,8 @@ def conv(
 ) -> jax.Array:
   """Convolution with PyTorch's default initialisation, inside a compact module: [B H W C]."""
   kwargs.setdefault('kernel_init', _kernel_init)
+  if (size, stride, padding) == (3, 1, 'SAME'):
+    kwargs.setdefault('conv_general_dilated', lambda x, kernel, *_, **__: conv3x3(x, kernel))
   return nn.Conv(
     features,
     (size, size),
@@ -43,6 +47,12 @@ def conv(
     name=name,
     **kwargs,
   )(x)
+
+
+def upsampled_conv(x: jax.Array, *, name: str, **kwargs: Any) -> jax.Array:
+  """`conv` of the image of twice the size, each pixel repeated: [B h w C] -> [B 2h 2w C]."""
+  convolve = lambda x, kernel, *_, **__: upsampled_conv3x3(x, kernel)
+  return conv(x, x.shape[-1], name=name, conv_general_dilated=convolve, **kwargs)
 
 
 def dense(x: jax.Array, features: int, *, name: str, **kwargs: Any) -> jax.Array:

@@ -179,7 +179,9 @@ def count(function, *args):
 def _equations(jaxpr):
   for equation in jaxpr.eqns:
     yield equation
-    for value in equation.params.values():
+    # Of the branches by platform or condition the last one counts: the default, the definition.
+    values = equation.params | {'branches': equation.params.get('branches', ())[-1:]}
+    for value in values.values():
       for inner in value if isinstance(value, tuple | list) else [value]:
         inner = getattr(inner, 'jaxpr', inner)
         if hasattr(inner, 'eqns'):

@@ -17,13 +17,16 @@ import jax.numpy as jnp
 WIDE = 256
 SMALL = 2**20
 
-_Convolution = Callable[..., Any]  # (x, kernel) -> y, and their pull-backs
+_Function = Callable[..., Any]  # (x, kernel) -> y, its pull-back, the pull-back's, and so on
 _Padding = tuple[tuple[int, int], tuple[int, int]]
 _SAME: _Padding = ((1, 1), (1, 1))
 
 
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Cross-correlation padded by one row and column of zeros: [B H W C] [3 3 C O] -> [B H W O]."""
+  """Cross-correlation padded by one row and column of zeros: [B H W C] [3 3 C O] -> [B H W O].
+
+  Differentiable in reverse mode, any number of times; not in forward mode (`jax.jvp`).
+  """
   return _either(_conv3x3_on_cpu, _same, x, kernel)
 
 
@@ -47,9 +50,9 @@ def _repeated(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _either(on_cpu: _Convolution, default: _Convolution, *args: jax.Array) -> jax.Array:
+def _either(on_cpu: _Function, default: _Function, *args: Any) -> Any:
   """One of two equal functions, by platform; so is its gradient, of which each has its own."""
-  if args[0].dtype != jnp.float32:
+  if jax.tree.leaves(args)[0].dtype != jnp.float32:
     return default(*args)
   return jax.lax.platform_dependent(*args, cpu=on_cpu, default=default)
 

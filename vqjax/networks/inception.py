@@ -168,7 +168,8 @@ class _Conv(nn.Module):
       self.param('kernel', nn.initializers.lecun_normal(), shape)
       self.param('bias', nn.initializers.zeros, (self.channels,))
     # `param` would trace the initializers too, which takes longer than all the rest.
-    kernel, bias = (self.get_variable('params', name) for name in ('kernel', 'bias'))
+    kernel: jax.Array = self.get_variable('params', 'kernel')
+    bias: jax.Array = self.get_variable('params', 'bias')
     precision = jax.lax.Precision.HIGHEST
     if self.window == (1, 1):
       # XLA's CPU product has twice the rate of its convolution here.

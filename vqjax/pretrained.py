@@ -1,11 +1,12 @@
 """A trained tokenizer, ready for use: `vqjax.load(SOURCE)`."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ from vqjax.task import task_of
 _MOST_FILLED = 8  # times as many images as there are; compiling takes longer than a few, once
 
 
-class Encoded(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Encoded:
   """Images of a source and their tokens, without those that could not be read."""
 
   index: np.ndarray  # int [n]  positions in the source
@@ -81,11 +83,11 @@ class Pretrained:
     if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
       raise UserError(f'images are {images.dtype}; legal: uint8 in [0, 255], float in [0, 1].')
     self.model.check_size(*images.shape[1:3])
-    count, images = len(images), self._filled('encode', images)
+    count, images = images.shape[0], self._filled('encode', images)
     if images.dtype != jnp.uint8:
       advice = 'legal: [0, 1], or uint8 in [0, 255]; convert or clip'
       _check_range('images', images, count, 0, 1, advice)
-    mask = np.arange(len(images)) < count
+    mask = np.arange(images.shape[0]) < count
     return _first(count, encode(self.model, self.variables, images, mask))
 
   def decode(self, tokens: ArrayLike) -> jax.Array:
@@ -121,7 +123,7 @@ class Pretrained:
     start: int = 0,
     limit: int | None = None,
     reconstruct: bool = False,
-  ) -> Iterator[Encoded]:
+  ) -> Generator[Encoded, None, None]:
     """Batches of a folder's images with their tokens, in order: read by threads that run ahead.
 
     All devices of this process share the work, which is compiled once, for full batches. With a
@@ -149,22 +151,27 @@ class Pretrained:
     mesh, variables = self._everywhere
     sharding.check_batch_size(mesh, batch_size, 'batch_size')
     limit = len(source) if limit is None else limit
-    batches = eval_batches(source, data, batch_size=batch_size, start=start, limit=limit)
 
-    def begun():
+    def begun(batches):
       for batch in batches:
         put = sharding.put_batch(mesh, {name: batch[name] for name in ('image', 'mask')})
         tokens = encode(self.model, variables, put['image'], put['mask'])
         yield batch, tokens, decode(self.model, variables, tokens) if reconstruct else None
 
     def finished(first):
+      batches = eval_batches(source, data, batch_size=batch_size, start=start, limit=limit)
       # The next batch is on its way to the devices before the tokens of this one are waited for.
       with contextlib.closing(batches):
-        for (batch, *found), _ in itertools.pairwise(itertools.chain(begun(), [None])):
+        ahead = itertools.chain(begun(batches), [None])
+        for (batch, tokens, pixels), _ in itertools.pairwise(ahead):
           mask = batch['mask']
-          index = first + np.flatnonzero(mask)
-          tokens, pixels = (x if x is None else jax.device_get(x)[mask] for x in found)
-          yield Encoded(index, batch['label'][mask], batch['image'][mask], tokens, pixels)
+          yield Encoded(
+            index=first + np.flatnonzero(mask),
+            label=batch['label'][mask],
+            images=batch['image'][mask],
+            tokens=jax.device_get(tokens)[mask],
+            pixels=None if pixels is None else jax.device_get(pixels)[mask],
+          )
           first += batch_size
 
     return finished(start)
@@ -179,7 +186,7 @@ class Pretrained:
     if not task_of(self.model).makes_images:
       raise UserError('the model is a classifier and has no images to decode; legal: encode.')
 
-  def _filled(self, name, batch):
+  def _filled(self, name: str, batch: jax.Array) -> jax.Array:
     """A batch filled up with zeros to a size that is compiled; or as it is, to be compiled."""
     if isinstance(batch, jax.core.Tracer):
       return batch
@@ -373,6 +380,5 @@ def decode(
   model: tokenizer.Tokenizer, variables: Mapping[str, Any], tokens: jax.Array
 ) -> jax.Array:
   """Tokens int32 [B h w] -> images uint8 [B H W 3]."""
-  return tokenizer.to_uint8(
-    model.denormalize(model.apply(variables, tokens, method='decode_tokens'))
-  )
+  output: Any = model.apply(variables, tokens, method='decode_tokens')
+  return tokenizer.to_uint8(model.denormalize(output))

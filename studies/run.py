@@ -74,7 +74,7 @@ def run_study(
     waiting = [run for run in runs if not run.evaluated]
     log.info('%d runs, %d of them done; each in %s/runs', len(runs), len(runs) - len(waiting), out)
     took, failures = [], 0
-    with making(waiting, jobs, lock, _environment(out, jobs)) as made:
+    with making(waiting, jobs, lock, _environment(jobs)) as made:
       for run, reason, seconds in made:
         if reason:
           _write(run.folder / table.FAILED, reason + '\n')
@@ -115,12 +115,9 @@ def _matching(study, pattern):
   return matching
 
 
-def _environment(out, jobs):
-  # A program that a run has compiled is that of the other seeds too, and often of other points.
-  ours = {'JAX_COMPILATION_CACHE_DIR': str(out / 'compiled')}
-  if jobs > 1:
-    # JAX reserves three quarters of a GPU's memory as it starts, and leaves no room for a second.
-    ours['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
+def _environment(jobs):
+  # JAX reserves three quarters of a GPU's memory as it starts, and leaves no room for a second.
+  ours = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'} if jobs > 1 else {}
   return {**ours, **os.environ}
 
 

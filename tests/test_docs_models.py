@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from golden_data import CHECKPOINTS, checkpoint
 from ml_collections import ConfigDict
+from PIL import Image
 
 import vqjax
 from vqjax import convert, tokenizer, weights
@@ -37,8 +38,13 @@ def paths(tmp_path_factory):
   digits = ConfigDict({**default_data(), 'source': 'digits', 'image_size': 16})
   token_folder = run.parent / 'tokens'
   tokenize(vqjax.load(run), digits, token_folder, num_images=8, batch_size=8)
+  image_folder = run.parent / 'images'
+  image_folder.mkdir()
+  for name in ('a', 'b'):
+    Image.fromarray(np.full((64, 80, 3), 99, np.uint8)).save(image_folder / f'{name}.png')
   return {
     'checkpoint': small,
+    'image_folder': image_folder,
     'optvq_checkpoint': checkpoint(optvq)[0],
     'run': run,
     'token_folder': token_folder,

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent / 'vqjax'
 # Modules by floor; a package stands for everything in it. A file imports from floors below, from
 # what stands before it on its own, and from its own package.
 FLOORS = (
-  ('errors', 'fields', 'whole_files', 'shipped', 'quantizers'),
+  ('errors', 'fields', 'whole_files', 'cache_folder', 'compilation', 'shipped', 'quantizers'),
   ('networks',),
   ('tokenizer', 'task', 'sharding', 'tensor_files', 'runs', 'commands', 'data'),
   ('weights', 'convert', 'pretrained', 'evaluation'),
@@ -36,6 +36,7 @@ DOORS = {
   'safetensors': ('weights', 'tensor_files', 'export'),
   'huggingface_hub': ('convert',),
   'simplejpeg': ('data',),
+  'filelock': ('compilation',),
   'tensorboardX': ('runs',),
   'clu': ('runs',),
   'PIL': ('data', 'runs', 'evaluation', 'report', 'reconstruct'),

@@ -6,10 +6,12 @@ import ml_collections
 import numpy as np
 import pytest
 from golden_data import CHECKPOINTS, checkpoint
+from PIL import Image
 
 import vqjax
 from configs import optvq, rot_vqvae
 from vqjax import pretrained, tokenizer
+from vqjax.data import default_data, make_source
 from vqjax.errors import UserError
 
 SOURCES = {name.split('_')[0]: name for name in CHECKPOINTS}
@@ -93,3 +95,73 @@ def test_bfloat16_networks_load(images):
     tok = vqjax.load(path, dtype='bfloat16')
     assert tok.encode(images[:1]).dtype == jnp.int32
   assert tok.variables['params']['encoder']['conv_in']['kernel'].dtype == jnp.float32
+
+
+def test_a_network_in_bfloat16_stays_near():
+  data = ml_collections.ConfigDict(default_data())
+  data.source, data.image_size = 'photos', 32
+  source, found = make_source(data, 'eval'), {}
+  with jax.numpy_dtype_promotion('standard'):  # flax's norms mix types
+    for dtype in tokenizer.DTYPES:
+      tok = vqjax.load('photos', dtype=dtype)
+      (found[dtype],) = tok.batched(source, data, batch_size=16, limit=16, reconstruct=True)
+      again = tok.decode(found['float32'].tokens)
+  plain, half = found['float32'], found['bfloat16']
+  assert 0.95 < (plain.tokens == half.tokens).mean() < 1  # and so it is another arithmetic
+  distance = lambda x, y: np.abs(np.asarray(x, float) - np.asarray(y, float))
+  assert distance(again, plain.pixels).max() <= 2
+  error = {of: np.mean(distance(x.images, x.pixels) ** 2) for of, x in found.items()}
+  assert abs(10 * np.log10(error['bfloat16'] / error['float32'])) < 0.1
+
+
+def test_a_smaller_batch_is_not_compiled(images):
+  tok = vqjax.load(checkpoint(CHECKPOINTS[0])[0])
+  batch = np.tile(images, (3, 1, 2, 1))  # a size of this test alone
+  sizes = lambda: (pretrained.encode._cache_size(), pretrained.decode._cache_size())
+  before = sizes()
+  tokens = tok.encode(batch)
+  pixels = tok.decode(tokens)
+  for count in (4, 2):
+    np.testing.assert_array_equal(tok.encode(batch[:count]), tokens[:count])
+    np.testing.assert_array_equal(tok.decode(tokens[:count]), pixels[:count])
+  assert sizes() == (before[0] + 1, before[1] + 1)
+  # Nine times as much work as there is costs more than to compile, once.
+  np.testing.assert_array_equal(tok.encode(batch[:1]), tokens[:1])
+  assert sizes() == (before[0] + 2, before[1] + 1)
+
+
+def test_what_fills_a_batch_sways_no_tokens_that_depend_on_it(images):
+  path = checkpoint(next(name for name in CHECKPOINTS if name.startswith('optvq_cifar10')))[0]
+  filled, plain = (vqjax.load(path, eval_assign='sinkhorn') for _ in range(2))
+  filled.encode(images)
+  np.testing.assert_array_equal(filled.encode(images[:2]), plain.encode(images[:2]))
+
+
+def test_a_folder_comes_in_batches_that_are_compiled_once(tmp_path):
+  for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (10, 40, 50, 3), np.uint8)):
+    Image.fromarray(pixels).save(tmp_path / f'{i}.png')
+  (tmp_path / '3.png').write_bytes(b'no picture')
+  tok = vqjax.load(checkpoint(CHECKPOINTS[0])[0])
+  data = ml_collections.ConfigDict(default_data())
+  data.image_size = 5 * tok.model.downsample  # a size of this test alone
+  sizes = lambda: (pretrained.encode._cache_size(), pretrained.decode._cache_size())
+  before = sizes()
+  found = list(tok.batched(str(tmp_path), data, batch_size=8, reconstruct=True))
+  assert sizes() == (before[0] + 1, before[1] + 1)
+  assert [batch.index.tolist() for batch in found] == [[0, 1, 2, 4, 5, 6, 7], [8, 9]]
+  for batch in found:
+    np.testing.assert_array_equal(tok.encode(batch.images), batch.tokens)
+    np.testing.assert_array_equal(tok.decode(batch.tokens), batch.pixels)
+  (first,) = tok.batched(tmp_path, data, batch_size=8, limit=2)
+  assert (len(first.index), first.pixels) == (2, None)
+  data.image_size += 1
+  with pytest.raises(UserError, match='legal: sides that are multiples of'):
+    tok.batched(tmp_path, data)
+
+
+def test_one_number_that_is_none_is_refused(images):
+  tok = vqjax.load(checkpoint(CHECKPOINTS[0])[0])
+  pixels = images / np.float32(255)
+  pixels[1, 2, 3] = np.nan
+  with pytest.raises(UserError, match='images are float32 from nan to nan'):
+    tok.encode(pixels)

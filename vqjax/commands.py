@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import gc
 import logging
 import os
 import pathlib
@@ -16,6 +17,7 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
+from vqjax.compilation import keep_programs
 from vqjax.errors import UserError
 from vqjax.runs.log import setup
 from vqjax.whole_files import REFUSALS, reason
@@ -75,7 +77,7 @@ class Command(NamedTuple):
     """Parses the arguments and does the work."""
     named = [arg.removeprefix('--workdir=') for arg in argv if arg != '--workdir']
     args = self.parse(named if self.workdir else argv)
-    _open_log(self.uses_jax)
+    _begin(self.uses_jax)
     if self.workdir and named != argv:
       log.warning('--workdir=SOURCE is deprecated; write SOURCE alone, as in: %s', self.example)
     self.main(args)
@@ -101,7 +103,9 @@ class Program(NamedTuple):
 
     def main(others):
       _no_others(others[1:])
-      _open_log(uses_jax=True)
+      # What imports have made stays: while programs are traced, nobody need look for garbage in it.
+      gc.freeze()
+      _begin(uses_jax=True)
       self.main()
 
     app.run(main, argv=[sys.argv[0], *argv], flags_parser=_parse_flags)
@@ -160,10 +164,12 @@ class _Parser(argparse.ArgumentParser):
     raise argparse.ArgumentError(None, message)
 
 
-def _open_log(uses_jax):
+def _begin(uses_jax):
+  """Opens the log, and then the folder of compiled programs, which may have something to say."""
   setup()  # before JAX looks for devices and talks about it
   if uses_jax:
     setup(jax.process_index() == 0)
+    keep_programs()
 
 
 def _parse_flags(argv):

@@ -1,21 +1,39 @@
 """A trained tokenizer, ready for use: `vqjax.load(SOURCE)`."""
 
+import contextlib
+import dataclasses
 import functools
+import itertools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from jax.typing import ArrayLike
 
-from vqjax import convert, fields, quantizers, tokenizer
-from vqjax.data import READING, default_data
+from vqjax import convert, fields, quantizers, sharding, tokenizer
+from vqjax.data import READING, Source, default_data, eval_batches
+from vqjax.data.folder import Folder
 from vqjax.errors import UserError
 from vqjax.runs import checkpoint
 from vqjax.runs.folder import read_config
 from vqjax.task import task_of
+
+_MOST_FILLED = 8  # times as many images as there are; compiling takes longer than a few, once
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+  """Images of a source and their tokens, without those that could not be read."""
+
+  index: np.ndarray  # int [n]  positions in the source
+  label: np.ndarray  # int32 [n]
+  images: np.ndarray  # uint8 [n S S 3]  as they were cut
+  tokens: np.ndarray  # int32 [n h w]
+  pixels: np.ndarray | None  # uint8 [n S S 3]  what `decode` makes of them, where it is asked for
 
 
 class Pretrained:
@@ -24,7 +42,8 @@ class Pretrained:
   Images are [B H W 3], for a grey model [B H W 1] as well, uint8 in [0, 255] or float in [0, 1],
   whatever range the model itself was trained in; tokens are int32 [B h w], with a last axis for
   groups or depth where the quantizer has one. Any batch size will do, and any size in pixels that
-  `model.check_size` admits; each new shape is compiled once.
+  `model.check_size` admits. Each new shape is compiled once, but a batch that is smaller than one
+  before it, down to an eighth, is filled up to that and cut off after.
 
   Attributes:
     model: the linen module.
@@ -44,8 +63,7 @@ class Pretrained:
   ) -> None:
     self.model, self.variables, self.config = model, variables, config
     self.source, self.step = str(source), step
-    self._encode = jax.jit(functools.partial(_encode, model))
-    self._decode = jax.jit(functools.partial(_decode, model))
+    self._compiled: dict[Any, set[int]] = {}  # batch sizes by all else that a program depends on
 
   def encode(self, images: ArrayLike) -> jax.Array:
     """Images [B H W 3] -> tokens int32 [B h w].
@@ -62,12 +80,15 @@ class Pretrained:
     if images.ndim != 4 or images.shape[-1] not in channels:
       legal = ' or '.join(map(str, channels))
       raise UserError(f'images are {list(images.shape)}; legal: [batch, height, width, {legal}].')
-    if images.dtype != jnp.uint8:
-      if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UserError(f'images are {images.dtype}; legal: uint8 in [0, 255], float in [0, 1].')
-      _check_range('images', images, 0, 1, 'legal: [0, 1], or uint8 in [0, 255]; convert or clip')
+    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+      raise UserError(f'images are {images.dtype}; legal: uint8 in [0, 255], float in [0, 1].')
     self.model.check_size(*images.shape[1:3])
-    return self._encode(self.variables, images)
+    count, images = images.shape[0], self._filled('encode', images)
+    if images.dtype != jnp.uint8:
+      advice = 'legal: [0, 1], or uint8 in [0, 255]; convert or clip'
+      _check_range('images', images, count, 0, 1, advice)
+    mask = np.arange(images.shape[0]) < count
+    return _first(count, encode(self.model, self.variables, images, mask))
 
   def decode(self, tokens: ArrayLike) -> jax.Array:
     """Tokens int32 [B h w] -> images uint8 [B H W 3].
@@ -75,8 +96,7 @@ class Pretrained:
     Raises:
       UserError: tokens that are no integers or no codes, or the model is a classifier.
     """
-    if not task_of(self.model).makes_images:
-      raise UserError('the model is a classifier and has no images to decode; legal: encode.')
+    self._check_makes_images()
     tokens = jnp.asarray(tokens)
     if not jnp.issubdtype(tokens.dtype, jnp.integer) or tokens.ndim < 3:
       raise UserError(
@@ -86,12 +106,96 @@ class Pretrained:
     # Where a residual quantizer drops depths it writes -1.
     least = -1 if isinstance(self.model.quantizer, quantizers.Residual) else 0
     codes = self.model.quantizer.num_codes
-    _check_range('tokens', tokens, least, codes - 1, f'legal: {least} to {codes - 1}')
-    return self._decode(self.variables, tokens)
+    count, tokens = len(tokens), self._filled('decode', tokens)
+    _check_range('tokens', tokens, count, least, codes - 1, f'legal: {least} to {codes - 1}')
+    return _first(count, decode(self.model, self.variables, tokens))
 
   def reconstruct(self, images: ArrayLike) -> jax.Array:
     """Images [B H W 3] -> uint8 [B H W 3]: `decode(encode(images))`."""
     return self.decode(self.encode(images))
+
+  def batched(
+    self,
+    source: str | pathlib.Path | Source,
+    data: ml_collections.ConfigDict | None = None,
+    *,
+    batch_size: int = 16,
+    start: int = 0,
+    limit: int | None = None,
+    reconstruct: bool = False,
+  ) -> Generator[Encoded, None, None]:
+    """Batches of a folder's images with their tokens, in order: read by threads that run ahead.
+
+    All devices of this process share the work, which is compiled once, for full batches. With a
+    quantizer whose `eval_assign` looks at the whole batch, tokens depend on `batch_size`.
+
+    Args:
+      source: a folder, of which all images are taken, or any `vqjax.data.Source`.
+      data: section of a config, which says how images are read and, by its `eval`, cut; the run's
+        own by default, and 256 pixels from the centre for a published checkpoint.
+      batch_size: a multiple of the devices of this process.
+      start: the first image.
+      limit: the end, a number of images from the first of the source; all by default.
+      reconstruct: whether `pixels` are wanted too.
+
+    Raises:
+      UserError: an argument, a folder or an image size that cannot be used.
+    """
+    data = self.config.get('data') if data is None else data
+    data = ml_collections.ConfigDict(default_data()) if data is None else data
+    self.model.check_size(data.image_size, data.image_size)
+    if isinstance(source, str | pathlib.Path):
+      source = Folder(pathlib.Path(source).expanduser())
+    if reconstruct:
+      self._check_makes_images()
+    mesh, variables = self._everywhere
+    sharding.check_batch_size(mesh, batch_size, 'batch_size')
+    limit = len(source) if limit is None else limit
+
+    def begun(batches):
+      for batch in batches:
+        put = sharding.put_batch(mesh, {name: batch[name] for name in ('image', 'mask')})
+        tokens = encode(self.model, variables, put['image'], put['mask'])
+        yield batch, tokens, decode(self.model, variables, tokens) if reconstruct else None
+
+    def finished(first):
+      batches = eval_batches(source, data, batch_size=batch_size, start=start, limit=limit)
+      # The next batch is on its way to the devices before the tokens of this one are waited for.
+      with contextlib.closing(batches):
+        ahead = itertools.chain(begun(batches), [None])
+        for (batch, tokens, pixels), _ in itertools.pairwise(ahead):
+          mask = batch['mask']
+          yield Encoded(
+            index=first + np.flatnonzero(mask),
+            label=batch['label'][mask],
+            images=batch['image'][mask],
+            tokens=jax.device_get(tokens)[mask],
+            pixels=None if pixels is None else jax.device_get(pixels)[mask],
+          )
+          first += batch_size
+
+    return finished(start)
+
+  @functools.cached_property
+  def _everywhere(self):
+    """(mesh of this process's devices, the variables on each of them)."""
+    mesh = sharding.make_mesh({'data': -1, 'fsdp': 1}, jax.local_devices())
+    return mesh, jax.device_put(self.variables, sharding.replicated(mesh))
+
+  def _check_makes_images(self):
+    if not task_of(self.model).makes_images:
+      raise UserError('the model is a classifier and has no images to decode; legal: encode.')
+
+  def _filled(self, name: str, batch: jax.Array) -> jax.Array:
+    """A batch filled up with zeros to a size that is compiled; or as it is, to be compiled."""
+    if isinstance(batch, jax.core.Tracer):
+      return batch
+    sizes = self._compiled.setdefault((name, batch.shape[1:], batch.dtype), set())
+    count = len(batch)
+    size = min((n for n in sizes if count <= n <= _MOST_FILLED * count), default=count)
+    sizes.add(size)
+    padding = [(0, size - count), *[(0, 0)] * (batch.ndim - 1)]
+    return jnp.pad(batch, padding) if size > count else batch
 
 
 def load(
@@ -113,7 +217,10 @@ def load(
     step: of a run folder's checkpoint; the best by held-out images by default.
     eval_assign: how codes are assigned, in place of the quantizer's own `eval_assign`; for OptVQ's
       own batch-dependent tokens 'sinkhorn'.
-    dtype: 'float32' or 'bfloat16', of the network's arithmetic, in place of its own.
+    dtype: 'float32' or 'bfloat16', of the network's arithmetic, in place of its own; quantizer and
+      parameters stay float32. A latent between two codes may then get the other: of 'photos' on
+      the held-out images of a demo 1.8% do, PSNR stays within 0.01 dB, and pixels of the same
+      tokens within one of 255.
 
   Raises:
     UserError: there is no such source, or it cannot be used; the message says why.
@@ -247,20 +354,31 @@ def override(
       quantizer.eval_assign = eval_assign
 
 
-def _check_range(what, values, least, most, advice):
-  """Refuses values outside [least, most], and NaN."""
-  if isinstance(values, jax.core.Tracer) or not values.size:
+def _check_range(what, values, count, least, most, advice):
+  """Refuses values outside [least, most], and NaN, in a batch of which the first `count` count."""
+  if isinstance(values, jax.core.Tracer) or jnp.all((values >= least) & (values <= most)):
     return
-  low, high = jax.device_get((jnp.min(values), jnp.max(values)))
-  if not (low >= least and high <= most):
-    raise UserError(f'{what} are {values.dtype} from {low:g} to {high:g}; {advice}.')
+  found = np.asarray(values)[:count]  # NumPy's extrema are NaN where a number is; XLA's need not be
+  raise UserError(f'{what} are {values.dtype} from {found.min():g} to {found.max():g}; {advice}.')
 
 
-def _encode(model, variables, images):
-  return model.apply(variables, model.normalize(images), method='encode').indices
+def _first(count, batch):
+  return batch if len(batch) == count else batch[:count]
 
 
-def _decode(model, variables, tokens):
-  return tokenizer.to_uint8(
-    model.denormalize(model.apply(variables, tokens, method='decode_tokens'))
-  )
+@functools.partial(jax.jit, static_argnums=0)
+def encode(
+  model: tokenizer.Tokenizer, variables: Mapping[str, Any], images: jax.Array, mask: jax.Array
+) -> jax.Array:
+  """Images [B H W 3] -> tokens int32 [B h w], of which those where `mask` [B] is false are idle."""
+  output: Any = model.apply(variables, model.normalize(images), mask=mask, method='encode')
+  return output.indices
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def decode(
+  model: tokenizer.Tokenizer, variables: Mapping[str, Any], tokens: jax.Array
+) -> jax.Array:
+  """Tokens int32 [B h w] -> images uint8 [B H W 3]."""
+  output: Any = model.apply(variables, tokens, method='decode_tokens')
+  return tokenizer.to_uint8(model.denormalize(output))

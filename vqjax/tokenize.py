@@ -11,11 +11,9 @@ on with the first shard that is missing.
 
 import contextlib
 import hashlib
-import itertools
 import json
 import logging
 import pathlib
-from functools import partial
 from typing import Any
 
 import jax
@@ -95,38 +93,22 @@ def tokenize(
     log.info('%d of %d shards are to be written', len(shards), len(own))
     spans = {i: (i * shard_size, min((i + 1) * shard_size, count)) for i in shards}
     progress = ImageProgress(sum(stop - start for start, stop in spans.values()))
-    encode = partial(_encode, tok.model, jax.device_put(tok.variables, sharding.replicated(mesh)))
     for i, (start, stop) in spans.items():
-      batches = datasets.eval_batches(source, data, batch_size=batch_size, start=start, limit=stop)
+      batches = tok.batched(source, data, batch_size=batch_size, start=start, limit=stop)
       with contextlib.closing(batches):
-        records = _records(index, mesh, encode, batches, start, stop, progress)
-        tokens.write_shard(out / names[i], records)
+        numbers = [min(batch_size, stop - at) for at in range(start, stop, batch_size)]
+        tokens.write_shard(out / names[i], _records(index, batches, numbers, progress))
     return _finish(out, index, names)
 
 
-@partial(jax.jit, static_argnums=0)
-def _encode(model, variables, images, mask):
-  return model.apply(variables, model.normalize(images), mask=mask, method='encode').indices
-
-
-def _records(index, mesh, encode, batches, start, stop, progress):
-  """The records of the images from `start` to `stop`, as bytes."""
+def _records(index, batches, numbers, progress):
+  """The records of batches of so many images, unreadable ones among them, as bytes."""
   kind = tokens.record_type(index['token_shape'], index['num_codes'])
-
-  def encoded():
-    for batch in batches:
-      put = sharding.put_batch(mesh, {name: batch[name] for name in ('image', 'mask')})
-      yield batch, encode(put['image'], put['mask'])
-
-  # The next batch is on its way to the devices before the tokens of this one are waited for.
-  for (batch, found), _ in itertools.pairwise(itertools.chain(encoded(), [None])):
-    rows = np.zeros(len(batch['label']), kind)
-    rows['label'] = batch['label']
-    rows['index'] = start + np.arange(len(rows))
-    rows['tokens'] = jax.device_get(found)
-    yield from (row.tobytes() for row in rows[batch['mask']])
-    progress.add(min(len(rows), stop - start))
-    start += len(rows)
+  for batch, number in zip(batches, numbers, strict=True):
+    rows = np.zeros(len(batch.index), kind)
+    rows['label'], rows['index'], rows['tokens'] = batch.label, batch.index, batch.tokens
+    yield from (row.tobytes() for row in rows)
+    progress.add(number)
 
 
 def _describe(tok, data, split, source, count, shard_size, batch_size):
@@ -134,7 +116,7 @@ def _describe(tok, data, split, source, count, shard_size, batch_size):
   model, size = tok.model, data.image_size
   image = jax.ShapeDtypeStruct((batch_size, size, size, 3), np.uint8)
   mask = jax.ShapeDtypeStruct((batch_size,), np.bool_)
-  shape = _encode.eval_shape(model, tok.variables, image, mask).shape[1:]
+  shape = pretrained.encode.eval_shape(model, tok.variables, image, mask).shape[1:]
   codes = model.quantizer.num_codes
   fields = data.to_dict()
   # No token depends on how images are read, or on how training cuts them.

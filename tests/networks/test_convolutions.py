@@ -54,7 +54,7 @@ def test_a_gradient_has_a_gradient(function):
 
   fast, definition, _ = FUNCTIONS[function]
   got, expected = (jax.grad(lambda k, f=f: r1(f, k))(kernel) for f in (fast, definition))
-  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize('function', FUNCTIONS)

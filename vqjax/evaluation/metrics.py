@@ -6,8 +6,8 @@ Perplexity and usage of a whole split are in `vqjax.quantizers`.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from numpy.typing import ArrayLike
-from scipy.special import entr
 
 Images = jax.Array | np.ndarray  # [B H W C], uint8 or float in [0, 1]
 
@@ -173,7 +173,7 @@ def token_entropy(counts: ArrayLike) -> float:
   perplexity. All-zero counts give 0.
   """
   counts = np.asarray(counts, np.float64)
-  return float(entr(counts / max(counts.sum(), 1)).sum() / np.log(2))
+  return float(scipy.special.entr(counts / max(counts.sum(), 1)).sum() / np.log(2))
 
 
 def windowed_usage(tokens: ArrayLike, num_codes: int, window: int) -> float:

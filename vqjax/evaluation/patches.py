@@ -17,11 +17,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vqjax import data as datasets
+from vqjax.cache_folder import cache_folder
 from vqjax.errors import UserError
 from vqjax.evaluation.collect import spread
 from vqjax.networks.layers import depth_to_space, space_to_depth
 from vqjax.quantizers import kmeans_plus_plus, lloyd, nearest_code
-from vqjax.weights import cache
 from vqjax.whole_files import replacing
 
 log = logging.getLogger('vqjax')
@@ -122,7 +122,7 @@ def fit(rows: np.ndarray, num_codes: int) -> np.ndarray:
   """
   key = hashlib.sha256(f'{_FIT} {num_codes} {rows.shape}\n'.encode())
   key.update(np.ascontiguousarray(rows).data)
-  path = cache.folder() / 'patches' / f'{key.hexdigest()}.npy'
+  path = cache_folder() / 'patches' / f'{key.hexdigest()}.npy'
   with contextlib.suppress(OSError, ValueError, EOFError, MemoryError):
     return np.load(path)
   x = _centred(rows)

@@ -8,9 +8,8 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from numpy.typing import ArrayLike
-from scipy.linalg.blas import dsyrk
-from scipy.special import entr
 
 from vqjax import tensor_files
 from vqjax.errors import UserError, printable
@@ -93,7 +92,8 @@ class FeatureStatistics:
     if self._rows:
       # BLAS adds to the triangle in place; NumPy's product and sum take eight times as long.
       rows = np.concatenate(self._rows)
-      scatter = dsyrk(1.0, rows.T, beta=1.0, c=scatter, overwrite_c=False)
+      syrk = scipy.linalg.blas.dsyrk
+      scatter = syrk(1.0, rows.T, beta=1.0, c=scatter, overwrite_c=False)
     return scatter
 
   def save(self, path: str | pathlib.Path, provenance: str) -> None:
@@ -209,7 +209,7 @@ class InceptionScore:
     _check_finite(p, 'probabilities')
     self.count += len(p)
     self.sum += p.sum(axis=0)
-    self.entropy += float(entr(p).sum())
+    self.entropy += float(scipy.special.entr(p).sum())
 
   @property
   def value(self) -> float:
@@ -220,7 +220,9 @@ class InceptionScore:
     """
     if not self.count:
       raise UserError('an Inception score needs at least 1 image, got 0: evaluate on more of them.')
-    return float(np.exp(entr(self.sum / self.count).sum() - self.entropy / self.count))
+    return float(
+      np.exp(scipy.special.entr(self.sum / self.count).sum() - self.entropy / self.count)
+    )
 
 
 def _check_finite(rows, what):

@@ -115,7 +115,7 @@ def _conv_forward(x, kernel, padding):
 def _conv_backward(padding, saved, dy):
   x, kernel = saved
   rows, columns = kernel.shape[:2]
-  around = tuple(
+  around: Any = tuple(
     (n - 1 - low, n - 1 - high) for n, (low, high) in zip((rows, columns), padding, strict=True)
   )
   dx = _plain(dy, _flipped(kernel), around)

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import ml_collections
 
+from vqjax import compilation, sharding, weights
 from vqjax import data as datasets
-from vqjax import sharding, weights
 from vqjax.errors import UserError
 from vqjax.evaluation.collect import collect, spread
 from vqjax.evaluation.step import make_eval_step
@@ -63,7 +63,9 @@ class TokenizerExperiment:
     abstract = jax.eval_shape(create, self._key)
     self._shardings = sharding.state(mesh, abstract)
     self.abstract_state = sharding.target(abstract, self._shardings)
-    self._create = jax.jit(create, out_shardings=self._shardings)
+    self._create = jax.jit(
+      create, out_shardings=self._shardings, compiler_options=compilation.run_once()
+    )
     self._step = make_train_step(
       self.recipe, mesh, self._shardings, skip_nonfinite=guard.allowed(config) > 0
     )

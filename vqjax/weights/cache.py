@@ -1,7 +1,6 @@
 """The folder of weights on this machine: what was fetched, where from, and whether it is whole."""
 
 import hashlib
-import os
 import pathlib
 from typing import Any
 
@@ -10,6 +9,7 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
+from vqjax.cache_folder import cache_folder
 from vqjax.errors import UserError
 from vqjax.weights import sources
 from vqjax.whole_files import replacing
@@ -37,14 +37,9 @@ def available(name: str) -> bool:
   return path_of(name).is_file()
 
 
-def folder() -> pathlib.Path:
-  """Where this machine keeps what was fetched, or computed once: VQJAX_CACHE, or ~/.cache/vqjax."""
-  return pathlib.Path(os.environ.get('VQJAX_CACHE') or '~/.cache/vqjax').expanduser()
-
-
 def path_of(name: str) -> pathlib.Path:
   """Where the weights are, or will be."""
-  return folder() / f'{name}.safetensors'
+  return cache_folder() / f'{name}.safetensors'
 
 
 def write(name: str, arrays: dict[str, np.ndarray], origin: str) -> None:

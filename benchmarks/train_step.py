@@ -13,6 +13,7 @@ import importlib
 import os
 import time
 import traceback
+import types
 
 import jax
 import jax.numpy as jnp
@@ -44,29 +45,39 @@ def config_of(network, image_size, batch, precision, channels):
   return config
 
 
-def measure(network, args):
-  """Compiles and times the step of one network: its record."""
-  config = config_of(network, args.image_size, args.batch, args.precision, args.channels)
+def make(config):
+  """What a step of a config needs, with images that are drawn: recipe, state, batch and step."""
   mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
   recipe = recipes.build(config, num_examples=1_000_000)
   image_key, lpips_key, state_key = jax.random.split(jax.random.key(0), 3)
-  shape = (args.batch, args.image_size, args.image_size, 3)
+  size = config.data.image_size
+  shape = (config.batch_size, size, size, 3)
   images = jax.random.randint(image_key, shape, 0, 256, jnp.int32).astype(jnp.uint8)
   images = jax.device_put(images, sharding.batch(mesh))
-  labels = jax.device_put(jnp.zeros(args.batch, jnp.int32), sharding.batch(mesh))
-  batch = {'image': images, 'label': labels}
+  labels = jax.device_put(jnp.zeros(config.batch_size, jnp.int32), sharding.batch(mesh))
   perceptual = None
   if recipe.perceptual is not None:
     small = jnp.zeros((1, 64, 64, 3))
     perceptual = jax.jit(recipe.perceptual.init)(lpips_key, small, small)['params']
     perceptual = jax.device_put(perceptual, sharding.replicated(mesh))
-
   create = functools.partial(states.create, recipe, image_shape=(1, *shape[1:]))
   shardings = sharding.state(mesh, jax.eval_shape(create, state_key))
-  state = jax.jit(create, out_shardings=shardings)(state_key)
-  step = make_train_step(recipe, mesh, shardings)
+  return types.SimpleNamespace(
+    recipe=recipe,
+    state=jax.jit(create, out_shardings=shardings)(state_key),
+    batch={'image': images, 'label': labels},
+    perceptual=perceptual,
+    step=make_train_step(recipe, mesh, shardings),
+  )
+
+
+def measure(network, args):
+  """Compiles and times the step of one network: its record."""
+  config = config_of(network, args.image_size, args.batch, args.precision, args.channels)
+  made = make(config)
+  recipe, state, batch, perceptual = made.recipe, made.state, made.batch, made.perceptual
   start = time.perf_counter()
-  lowered = step.lower(state, batch, stage=recipe.stage(1), perceptual=perceptual)
+  lowered = made.step.lower(state, batch, stage=recipe.stage(1), perceptual=perceptual)
   traced = time.perf_counter()
   compiled = lowered.compile()
   done = time.perf_counter()
@@ -97,7 +108,9 @@ def measure(network, args):
     'peak_mb': timing.peak_memory_mb(stats.get('peak_bytes_in_use')),
   }
   record |= attempt('memory', lambda: {'temporaries_mb': temporaries(compiled)})
-  record |= attempt('quantizer', lambda: quantizer_share(recipe, state, images, args, seconds))
+  record |= attempt(
+    'quantizer', lambda: quantizer_share(recipe, state, batch['image'], args, seconds)
+  )
   record |= attempt('operations', lambda: operations(recipe, state, perceptual, args))
   if 'model_tflop' in record and args.peak_tflops:
     record['share_of_peak'] = record['model_tflop'] / seconds / args.peak_tflops

@@ -3,11 +3,14 @@
 import contextlib
 import functools
 import json
+import logging
 import os
+import re
 import shutil
 import signal
 
 import devices
+import jax
 import numpy as np
 import pytest
 from fake_experiment import MeanExperiment
@@ -81,10 +84,14 @@ def test_a_batch_must_divide_over_the_devices(tmp_path):
 def run(request, tmp_path_factory):
   """An unbroken run: (config factory, folder). That of the VQGAN is on eight devices."""
   workdir = tmp_path_factory.mktemp('unbroken')
+  compiled = logging.FileHandler(workdir / 'compiled.txt')
   with pytest.MonkeyPatch.context() as patch:
     if request.param is small_vqvae:
       devices.see_one(patch)
-    train_command.train(request.param(), workdir)
+    with jax.log_compiles(), contextlib.closing(compiled):
+      logging.getLogger('jax').addHandler(compiled)
+      train_command.train(request.param(), workdir)
+      logging.getLogger('jax').removeHandler(compiled)
     yield request.param, workdir
 
 
@@ -102,6 +109,14 @@ def test_a_run_leaves_what_it_promises(run):
   folder, config = read_config(workdir)
   assert flatten(config) == flatten(to_json(make()))
   assert sorted(int(p.name) for p in (folder / 'checkpoints').iterdir()) == [2, 4]
+
+
+def test_every_stage_is_compiled_once(run):
+  """A step that is compiled again stalls for the seconds or minutes that the first one took."""
+  make, workdir = run
+  found = re.findall(r'Finished XLA compilation of (\S+)', (workdir / 'compiled.txt').read_text())
+  assert found.count('jit(train_step)') == (2 if make is small_vqgan else 1)
+  assert found.count('jit(step)') == 1  # of the evaluation
 
 
 def test_resuming_is_bit_for_bit(run, tmp_path):

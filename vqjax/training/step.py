@@ -231,7 +231,9 @@ def _accumulate(recipe, phase, carry, xs):
 
   gradient_like, *_ = jax.eval_shape(phase, carry, jax.tree.map(lambda x: x[0], xs))
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), gradient_like)
-  (total, carry), (scalars, *arrays) = jax.lax.scan(body, (zeros, carry), xs)
+  # Unrolled, there is no loop on a CPU: see train_step on convolutions inside loops.
+  unroll = jax.default_backend() == 'cpu'
+  (total, carry), (scalars, *arrays) = jax.lax.scan(body, (zeros, carry), xs, unroll=unroll)
   if not recipe.sum_gradients:
     total = jax.tree.map(lambda g: g / recipe.accumulate, total)
   join = lambda name, x: x.sum(0) if name == 'code_counts' else x.mean(0)

@@ -28,7 +28,9 @@ def hessian_vector(loss: Callable[[jax.Array], jax.Array], z: jax.Array, q: jax.
   the correction to bfloat16.
   """
   z32, q32 = _fixed(z, q)
-  gradient, correction = jax.jvp(jax.grad(loss), (q32,), (z32 - q32,))
+  # H is symmetric, so that reverse mode will do: a loss may have no other, as our networks have.
+  gradient, pull = jax.vjp(jax.grad(loss), q32)
+  (correction,) = pull(z32 - q32)
   return _with_gradient(loss, z, q, gradient + correction)
 
 

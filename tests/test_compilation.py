@@ -106,3 +106,13 @@ def test_a_choice_of_the_users_stands(tmp_path, choice):
   assert python('-c', PROGRAM, VQJAX_CACHE=tmp_path / 'ours', **variables)[0] == '42\n'
   assert not (tmp_path / 'ours').exists()
   assert own.exists() == (choice == 'another folder')
+
+
+def test_a_folder_that_others_may_write_is_not_used(tmp_path):
+  """Whoever writes there decides what is executed."""
+  python('-c', PROGRAM, VQJAX_CACHE=tmp_path)
+  (kept,) = entries(tmp_path)
+  kept.parent.chmod(0o777)
+  told, stderr = python('-c', PROGRAM, VQJAX_CACHE=tmp_path)
+  assert f"{kept.parent}: somebody else's, or others may write there; " in told
+  assert HIT.format('_lambda') not in stderr

@@ -130,6 +130,32 @@ def test_a_smaller_batch_is_not_compiled(images):
   assert sizes() == (before[0] + 2, before[1] + 1)
 
 
+def test_a_batch_that_was_refused_is_no_size(images):
+  tok = vqjax.load(checkpoint(CHECKPOINTS[0])[0])
+  batch = np.tile(images / np.float32(255), (2, 1, 3, 1))  # a size of this test alone
+  with pytest.raises(UserError, match='images are float32'):
+    tok.encode(batch + 2)
+  before = pretrained.encode._cache_size()
+  tokens = tok.encode(batch[:2])
+  tok.encode(batch)
+  assert pretrained.encode._cache_size() == before + 2  # 2 was not filled up to the refused size
+  np.testing.assert_array_equal(tok.encode(batch[:2]), tokens)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.int8, np.uint16])
+def test_tokens_of_any_integers_are_taken(images, dtype):
+  tok = vqjax.load(checkpoint(CHECKPOINTS[0])[0])
+  tokens = np.asarray(tok.encode(images)) % min(100, tok.model.quantizer.num_codes)
+  np.testing.assert_array_equal(tok.decode(tokens.astype(dtype)), tok.decode(tokens))
+
+
+@pytest.mark.parametrize('ends', [{'start': -1}, {'limit': -2}], ids=str)
+def test_a_part_that_cannot_be(tmp_path, ends):
+  Image.new('RGB', (64, 64)).save(tmp_path / '0.png')
+  with pytest.raises(UserError, match=r'start is -?\d and limit -?\d; legal: 0 and more'):
+    vqjax.load(checkpoint(CHECKPOINTS[0])[0]).batched(tmp_path, **ends)
+
+
 def test_what_fills_a_batch_sways_no_tokens_that_depend_on_it(images):
   path = checkpoint(next(name for name in CHECKPOINTS if name.startswith('optvq_cifar10')))[0]
   filled, plain = (vqjax.load(path, eval_assign='sinkhorn') for _ in range(2))

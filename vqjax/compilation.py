@@ -26,9 +26,11 @@ log = logging.getLogger('vqjax')
 _SETTINGS = {
   'jax_compilation_cache_max_size': 2**30,  # bytes; those that were used longest ago go
   'jax_persistent_cache_min_compile_time_secs': 0.2,  # what takes less is compiled again
+  'jax_persistent_cache_enable_xla_caches': 'none',  # another folder within, without a bound
 }
 _HALVES = ('-cache', '-atime')  # of an entry: the program, and when it was used
 _FAILED = re.compile(r"Error (\w+) persistent compilation cache entry for '([^']*)': (.*)", re.S)
+_OF_THE_DISK = ('Timeout', 'OSError', 'PermissionError', 'FileNotFoundError')  # not of the entry
 # Of /proc/cpuinfo, on x86 and on Arm.
 _CPU = ('vendor_id', 'model name', 'flags', 'Features', 'CPU implementer', 'CPU part')
 
@@ -44,13 +46,21 @@ def keep_programs() -> None:
   config: Any = jax.config  # JAX adds its options to the class while it is imported
   if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
     return
-  folder = cache_folder() / 'compiled' / _cpu()
+  folder = pathlib.Path('compiled', _cpu())
   try:
-    # Whoever may write there decides what this process executes.
+    folder = cache_folder() / folder
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Whoever may write there decides what this process executes.
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+      _tell(folder, "somebody else's, or others may write there")
+      return
     _sweep(folder)
   except OSError as error:  # a lock that does not come, too
     _tell(folder, reason(error, folder))
+    return
+  except (RuntimeError, NotImplementedError) as error:  # no home; no locks on this disk
+    _tell(folder, error)
     return
   config.update('jax_compilation_cache_dir', str(folder))
   for name, value in _SETTINGS.items():
@@ -85,7 +95,8 @@ class _Failures:
     what, name, error = found.groups()
     with contextlib.suppress(OSError):
       # JAX writes nothing in the place of what is there, so that it would fail in every command.
-      for path in self.folder.glob(f'{name}-*-cache') if what == 'reading' else ():
+      damaged = what == 'reading' and not error.startswith(_OF_THE_DISK)
+      for path in self.folder.glob(f'{name}-*-cache') if damaged else ():
         path.unlink()
       _sweep(self.folder)
     if not self.told:

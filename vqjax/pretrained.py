@@ -83,12 +83,15 @@ class Pretrained:
     if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
       raise UserError(f'images are {images.dtype}; legal: uint8 in [0, 255], float in [0, 1].')
     self.model.check_size(*images.shape[1:3])
-    count, images = images.shape[0], self._filled('encode', images)
+    count, sizes = len(images), self._sizes('encode', images)
+    images = _filled(images, sizes)
     if images.dtype != jnp.uint8:
       advice = 'legal: [0, 1], or uint8 in [0, 255]; convert or clip'
       _check_range('images', images, count, 0, 1, advice)
-    mask = np.arange(images.shape[0]) < count
-    return _first(count, encode(self.model, self.variables, images, mask))
+    mask = np.arange(len(images)) < count
+    tokens = encode(self.model, self.variables, images, mask)
+    sizes.add(len(images))
+    return _first(count, tokens)
 
   def decode(self, tokens: ArrayLike) -> jax.Array:
     """Tokens int32 [B h w] -> images uint8 [B H W 3].
@@ -106,9 +109,13 @@ class Pretrained:
     # Where a residual quantizer drops depths it writes -1.
     least = -1 if isinstance(self.model.quantizer, quantizers.Residual) else 0
     codes = self.model.quantizer.num_codes
-    count, tokens = len(tokens), self._filled('decode', tokens)
+    tokens = tokens.astype(jnp.int32)  # the range is no number of every dtype
+    count, sizes = len(tokens), self._sizes('decode', tokens)
+    tokens = _filled(tokens, sizes)
     _check_range('tokens', tokens, count, least, codes - 1, f'legal: {least} to {codes - 1}')
-    return _first(count, decode(self.model, self.variables, tokens))
+    images = decode(self.model, self.variables, tokens)
+    sizes.add(len(tokens))
+    return _first(count, images)
 
   def reconstruct(self, images: ArrayLike) -> jax.Array:
     """Images [B H W 3] -> uint8 [B H W 3]: `decode(encode(images))`."""
@@ -151,6 +158,8 @@ class Pretrained:
     mesh, variables = self._everywhere
     sharding.check_batch_size(mesh, batch_size, 'batch_size')
     limit = len(source) if limit is None else limit
+    if min(start, limit) < 0:
+      raise UserError(f'start is {start} and limit {limit}; legal: 0 and more.')
 
     def begun(batches):
       for batch in batches:
@@ -186,16 +195,9 @@ class Pretrained:
     if not task_of(self.model).makes_images:
       raise UserError('the model is a classifier and has no images to decode; legal: encode.')
 
-  def _filled(self, name: str, batch: jax.Array) -> jax.Array:
-    """A batch filled up with zeros to a size that is compiled; or as it is, to be compiled."""
-    if isinstance(batch, jax.core.Tracer):
-      return batch
-    sizes = self._compiled.setdefault((name, batch.shape[1:], batch.dtype), set())
-    count = len(batch)
-    size = min((n for n in sizes if count <= n <= _MOST_FILLED * count), default=count)
-    sizes.add(size)
-    padding = [(0, size - count), *[(0, 0)] * (batch.ndim - 1)]
-    return jnp.pad(batch, padding) if size > count else batch
+  def _sizes(self, name: str, batch: jax.Array) -> set[int]:
+    """The batch sizes that are compiled of a function, for all else that its program depends on."""
+    return self._compiled.setdefault((name, batch.shape[1:], batch.dtype), set())
 
 
 def load(
@@ -360,6 +362,16 @@ def _check_range(what, values, count, least, most, advice):
     return
   found = np.asarray(values)[:count]  # NumPy's extrema are NaN where a number is; XLA's need not be
   raise UserError(f'{what} are {values.dtype} from {found.min():g} to {found.max():g}; {advice}.')
+
+
+def _filled(batch: jax.Array, sizes: set[int]) -> jax.Array:
+  """A batch filled up with zeros to a size that is compiled; or as it is, to be compiled."""
+  if isinstance(batch, jax.core.Tracer):
+    return batch
+  count = len(batch)
+  size = min((n for n in tuple(sizes) if count <= n <= _MOST_FILLED * count), default=count)
+  padding = [(0, size - count), *[(0, 0)] * (batch.ndim - 1)]
+  return jnp.pad(batch, padding) if size > count else batch
 
 
 def _first(count, batch):

@@ -94,7 +94,7 @@ def prepare(
       whole = {'command': command, 'counts': _write(splits, partial, shards, max_unreadable)}
       with disk_errors(out), replacing(partial / _WHOLE) as file:
         file.write_text(json.dumps(whole))
-    elif (there := whole['command']) != command:
+    elif (there := {'shorter_side': 0} | whole['command']) != command:  # 0.1 had no such choice
       raise UserError(
         f'{partial} holds what an interrupted command had finished, with'
         f' {", ".join(f"{name}={value}" for name, value in there.items())}; run that again, remove'

@@ -86,11 +86,11 @@ class FeatureStatistics:
     return np.concatenate(self._rows) / np.sqrt(self.count - 1)
 
   def _whole_scatter(self):
-    """The upper triangle, with the rows that are not in it yet; in the place of what there was."""
+    """The upper triangle, with the rows that are not in it yet."""
     width = len(self.mean)
     scatter = np.zeros((width, width), order='F') if self._scatter is None else self._scatter
     if self._rows:
-      # BLAS adds to the triangle in place; NumPy's product and sum take eight times as long.
+      # BLAS adds to the triangle alone; NumPy's product and sum take eight times as long.
       rows = np.concatenate(self._rows)
       syrk = scipy.linalg.blas.dsyrk
       scatter = syrk(1.0, rows.T, beta=1.0, c=scatter, overwrite_c=False)

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 # Where the sums of Winograd's form cost less than the products that they save: channels at least,
-# and numbers of input and output at most, which have to stay in the cache.
+# and numbers at most in one image, which should stay in the cache. Not in a batch: an image has the
+# same tokens in every one.
 WIDE = 256
-SMALL = 2**20
+SMALL = 2**19
 
 _Function = Callable[..., Any]  # (x, kernel) -> y, its pull-back, the pull-back's, and so on
 _Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -31,7 +32,10 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def upsampled_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """`conv3x3` of the image of twice the size, each pixel repeated: [B h w C] -> [B 2h 2w O]."""
+  """`conv3x3` of the image of twice the size, each pixel repeated: [B h w C] -> [B 2h 2w O].
+
+  Differentiable as that is.
+  """
   return _either(_four_phases, _repeated, x, kernel)
 
 
@@ -70,9 +74,9 @@ _either.defvjp(_either_forward, _either_backward)
 
 
 def _conv3x3_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  batch, height, width, channels = x.shape
+  height, width, channels = x.shape[1:]
   wide = min(channels, kernel.shape[-1]) >= WIDE
-  small = batch * height * width * max(channels, kernel.shape[-1]) <= SMALL
+  small = height * width * max(channels, kernel.shape[-1]) <= SMALL
   if wide and small and height % 2 == width % 2 == 0:
     return _winograd(x, kernel)
   return _conv(x, kernel, _SAME)

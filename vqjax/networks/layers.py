@@ -37,7 +37,7 @@ def conv(
   """Convolution with PyTorch's default initialisation, inside a compact module: [B H W C]."""
   kwargs.setdefault('kernel_init', _kernel_init)
   if (size, stride, padding) == (3, 1, 'SAME'):
-    kwargs.setdefault('conv_general_dilated', lambda x, kernel, *_, **__: conv3x3(x, kernel))
+    kwargs.setdefault('conv_general_dilated', _alone(conv3x3))
   return nn.Conv(
     features,
     (size, size),
@@ -49,10 +49,21 @@ def conv(
   )(x)
 
 
+def _alone(convolution: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+  """In the place of `lax.conv_general_dilated` in `nn.Conv`, whose choices it does not have."""
+
+  def convolve(x: jax.Array, kernel: jax.Array, *_: Any, **choices: Any) -> jax.Array:
+    assert choices['feature_group_count'] == 1
+    assert choices['precision'] is None
+    assert set(choices['rhs_dilation']) == {1}
+    return convolution(x, kernel)
+
+  return convolve
+
+
 def upsampled_conv(x: jax.Array, *, name: str, **kwargs: Any) -> jax.Array:
   """`conv` of the image of twice the size, each pixel repeated: [B h w C] -> [B 2h 2w C]."""
-  convolve = lambda x, kernel, *_, **__: upsampled_conv3x3(x, kernel)
-  return conv(x, x.shape[-1], name=name, conv_general_dilated=convolve, **kwargs)
+  return conv(x, x.shape[-1], name=name, conv_general_dilated=_alone(upsampled_conv3x3), **kwargs)
 
 
 def dense(x: jax.Array, features: int, *, name: str, **kwargs: Any) -> jax.Array:

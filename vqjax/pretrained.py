@@ -196,7 +196,12 @@ class Pretrained:
       raise UserError('the model is a classifier and has no images to decode; legal: encode.')
 
   def _sizes(self, name: str, batch: jax.Array) -> set[int]:
-    """The batch sizes that are compiled of a function, for all else that its program depends on."""
+    """The batch sizes that are compiled of a function, for all else that its program depends on.
+
+    Under a `jit` of the caller's the program is the caller's, and there is none.
+    """
+    if isinstance(batch, jax.core.Tracer):
+      return set()
     return self._compiled.setdefault((name, batch.shape[1:], batch.dtype), set())
 
 
@@ -366,8 +371,6 @@ def _check_range(what, values, count, least, most, advice):
 
 def _filled(batch: jax.Array, sizes: set[int]) -> jax.Array:
   """A batch filled up with zeros to a size that is compiled; or as it is, to be compiled."""
-  if isinstance(batch, jax.core.Tracer):
-    return batch
   count = len(batch)
   size = min((n for n in tuple(sizes) if count <= n <= _MOST_FILLED * count), default=count)
   padding = [(0, size - count), *[(0, 0)] * (batch.ndim - 1)]

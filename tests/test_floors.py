@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent / 'vqjax'
 FLOORS = (
   ('errors', 'fields', 'whole_files', 'cache_folder', 'compilation', 'shipped', 'quantizers'),
   ('networks',),
-  ('tokenizer', 'task', 'sharding', 'tensor_files', 'runs', 'commands', 'data'),
+  ('tokenizer', 'task', 'generation', 'sharding', 'tensor_files', 'runs', 'commands', 'data'),
   ('weights', 'convert', 'pretrained', 'evaluation'),
   ('report', 'training'),
   ('compare', 'export', 'reconstruct', 'tokenize'),

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,21 +54,21 @@ def take_apart(content: Any, path: str | pathlib.Path, format: str = 'auto') -> 
   if format != 'auto' and format not in FORMATS:
     raise UserError(f'format is {format!r}; legal: auto, {", ".join(FORMATS)}.')
   content = content if isinstance(content, Mapping) else {}
-  tensors = _strip(_weights(content, path))
+  tensors = strip(weights(content, path, _ENTRIES))
   if not tensors:
-    raise UserError(f'{path} holds no weights; its entries are {_some(content)}.')
-  found = [name for name, family in FORMATS.items() if _has(tensors, family.marks)]
+    raise UserError(f'{path} holds no weights; its entries are {some(content)}.')
+  found = [name for name, family in FORMATS.items() if has(tensors, family.marks)]
   if not found or format not in ('auto', *found):
     wanted = 'any system known here' if format == 'auto' else format
     raise UserError(
       f'{path} is no checkpoint of {wanted}; legal: {", ".join(FORMATS)}. Its keys are '
-      f'{_some(tensors)}.'
+      f'{some(tensors)}.'
     )
   name = found[0] if format == 'auto' else format
   family = FORMATS[name]
   discriminator = _below(tensors, _DISCRIMINATOR)
   if isinstance(content.get('discriminator'), Mapping):
-    discriminator = _strip(_arrays(content['discriminator']))
+    discriminator = strip(_arrays(content['discriminator']))
   try:
     model, quantizer = family.describe(tensors, content)
   except (*DAMAGE, ZeroDivisionError) as error:
@@ -82,9 +82,15 @@ def take_apart(content: Any, path: str | pathlib.Path, format: str = 'auto') -> 
   return Published(name, model, quantizer, family.names(model), tensors, discriminator, skipped)
 
 
-def _weights(content, path):
-  """The state dict within a file: LlamaGen's average before its last weights."""
-  for entry in ('ema', 'model', 'state_dict', 'tensors'):
+# Of a file that holds several sets of weights: LlamaGen's average before its last weights.
+_ENTRIES = ('ema', 'model', 'state_dict', 'tensors')
+
+
+def weights(
+  content: Mapping[str, Any], path: str | pathlib.Path, entries: Sequence[str]
+) -> dict[str, np.ndarray]:
+  """The state dict within a file: the first of these entries that it has, or the file itself."""
+  for entry in entries:
     if isinstance(content.get(entry), Mapping) and (arrays := _arrays(content[entry])):
       return arrays
   if isinstance(content.get('params'), Mapping):  # a tree of flax's
@@ -100,7 +106,7 @@ def _arrays(tree):
   return {k: v for k, v in tree.items() if isinstance(k, str) and isinstance(v, np.ndarray)}
 
 
-def _strip(tensors):
+def strip(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Drops what wrappers put before every key: DistributedDataParallel, compile, Hugging Face."""
   for prefix in ('module.', '_orig_mod.', 'model.'):
     if tensors and all(key.startswith(prefix) for key in tensors):
@@ -112,10 +118,12 @@ def _below(tensors, prefix):
   return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _has(tensors, marks):
+def has(tensors: Mapping[str, Any], marks: Iterable[str]) -> bool:
+  """Whether every pattern fits a key."""
   return all(any(re.match(mark, key) for key in tensors) for mark in marks)
 
 
-def _some(names):
+def some(names: Iterable[Any]) -> str:
+  """The first few of names, for a message."""
   names = [printable(str(name)[:100]) for name in names]
   return ', '.join(names[:6]) + (f' and {len(names) - 6} more' if len(names) > 6 else '') or 'none'

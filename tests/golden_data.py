@@ -43,11 +43,16 @@ def load(name):
 
 
 @functools.cache
-def checkpoint(name):
-  """A published checkpoint: (its path, arrays that went in and came out, its sidecar)."""
-  sidecar = json.loads((GOLDEN / f'checkpoints/{name}.json').read_text())
-  path = _unpacked(GOLDEN / 'checkpoints' / sidecar['file'])
-  return path, load(f'checkpoints/{name}.io'), sidecar
+def checkpoint(name, folder='checkpoints'):
+  """A published checkpoint: (its path, arrays that went in and came out, its sidecar).
+
+  Of a golden of `generation` without weights the path is None.
+  """
+  sidecar = json.loads((GOLDEN / folder / f'{name}.json').read_text())
+  path = (
+    _unpacked(GOLDEN / folder / sidecar['file']) if isinstance(sidecar.get('file'), str) else None
+  )
+  return path, load(f'{folder}/{name}.io'), sidecar
 
 
 def _unpacked(path):

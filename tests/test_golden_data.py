@@ -18,6 +18,18 @@ FILES = {
     vitvq_rot_small_a.ckpt.xz vitvq_rot_small_a.io.npz vitvq_rot_small_a.json
   """,
   'checkpoints/optvq_hf_a': 'config.json model.safetensors.xz',
+  'generation': """
+    adm_features_a.io.npz adm_features_a.json adm_npz_a.json adm_npz_a_ref.npz
+    adm_npz_a_sample.npz evaluator_a.io.npz evaluator_a.json halton_16_a.io.npz halton_16_a.json
+    halton_16_a.pth.xz halton_24_a.io.npz halton_24_a.json halton_24_a.pth.xz
+    halton_conf_8_a.io.npz halton_conf_8_a.json halton_conf_8_a.pth.xz halton_order.io.npz
+    halton_order.json llamagen_filter_a.io.npz llamagen_filter_a.json llamagen_gpt_16_a.io.npz
+    llamagen_gpt_16_a.json llamagen_gpt_16_a.pt.xz llamagen_gpt_24_a.io.npz llamagen_gpt_24_a.json
+    llamagen_gpt_24_a.pth.xz maskgit_16_a.io.npz maskgit_16_a.json maskgit_16_a.msgpack.xz
+    maskgit_8_a.io.npz maskgit_8_a.json maskgit_8_a.msgpack.xz maskgit_schedule_a.io.npz
+    maskgit_schedule_a.json rar_a.bin.xz rar_a.io.npz rar_a.json rar_schedules_a.io.npz
+    rar_schedules_a.json tf1_resize_a.io.npz tf1_resize_a.json
+  """,
   'losses': """
     LICENSE-lpips.txt gan_losses.npz lpips_lin_check.npz lpips_vgg_small.npz
     patchgan_actnorm.npz patchgan_n2.npz stylegan2_d32.npz
@@ -44,7 +56,7 @@ FILES = {
     vqgan_straight_through.json vqgan_straight_through.npz
   """,
 }
-MEGABYTES = 25
+MEGABYTES = 27
 
 
 def test_every_folder_is_listed():

@@ -21,7 +21,7 @@ import ml_collections
 import numpy as np
 
 import vqjax
-from vqjax import commands, pretrained, sharding
+from vqjax import commands, pretrained, saved_models, sharding
 from vqjax import data as datasets
 from vqjax.data import tokens
 from vqjax.errors import UserError
@@ -146,20 +146,11 @@ def _describe(tok, data, split, source, count, shard_size, batch_size):
     'preprocessing': 'config.data.eval: no random crop or flip beyond what it says',
     'source': tok.source,
     'step': tok.step,
-    'weights_sha256': _sha256_of(tok.variables),
+    'weights_sha256': saved_models.sha256_of(tok.variables),
     'config_sha256': hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
     'config': config,
     'vqjax': vqjax.__version__,
   }
-
-
-def _sha256_of(variables):
-  """Of names, types, shapes and values."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-    digest.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}'.encode())
-    digest.update(np.asarray(leaf).tobytes())
-  return digest.hexdigest()
 
 
 def _refuse_foreign(out):

@@ -189,6 +189,11 @@ class Pretrained:
     mesh = sharding.make_mesh({'data': -1, 'fsdp': 1}, jax.local_devices())
     return mesh, jax.device_put(self.variables, sharding.replicated(mesh))
 
+  @functools.cached_property
+  def weights_sha256(self) -> str:
+    """Of names, types, shapes and values of the variables."""
+    return saved_models.sha256_of(self.variables)
+
   def _check_makes_images(self):
     if not task_of(self.model).makes_images:
       raise UserError('the model is a classifier and has no images to decode; legal: encode.')

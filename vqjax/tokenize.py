@@ -21,7 +21,7 @@ import ml_collections
 import numpy as np
 
 import vqjax
-from vqjax import commands, pretrained, saved_models, sharding
+from vqjax import commands, pretrained, sharding
 from vqjax import data as datasets
 from vqjax.data import tokens
 from vqjax.errors import UserError
@@ -146,7 +146,7 @@ def _describe(tok, data, split, source, count, shard_size, batch_size):
     'preprocessing': 'config.data.eval: no random crop or flip beyond what it says',
     'source': tok.source,
     'step': tok.step,
-    'weights_sha256': saved_models.sha256_of(tok.variables),
+    'weights_sha256': tok.weights_sha256,
     'config_sha256': hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
     'config': config,
     'vqjax': vqjax.__version__,

@@ -16,7 +16,7 @@ import pathlib
 import jax
 from absl import flags
 
-from vqjax import commands, pretrained
+from vqjax import commands, saved_models
 from vqjax import data as datasets
 from vqjax.errors import UserError
 from vqjax.evaluation.run import evaluate_folders, evaluate_run, save_statistics
@@ -101,9 +101,9 @@ if __name__ == '__main__':
       return
     if not workdir_flag.value:
       raise UserError('--workdir is missing; for example --workdir=runs/rot_vqgan_demo.')
-    workdir, config = pretrained.read_run(workdir_flag.value, data=True)
+    workdir, config = saved_models.read_run(workdir_flag.value, data=True)
     datasets.choose_images(config.data, data_path_flag.value)
-    pretrained.override(config, eval_assign=eval_assign_flag.value)
+    saved_models.override(config, eval_assign=eval_assign_flag.value)
     evaluate(
       config,
       workdir,

@@ -15,7 +15,7 @@ FLOORS = (
   ('errors', 'fields', 'whole_files', 'cache_folder', 'compilation', 'shipped', 'quantizers'),
   ('networks',),
   ('tokenizer', 'task', 'generation', 'sharding', 'tensor_files', 'runs', 'commands', 'data'),
-  ('weights', 'convert', 'pretrained', 'evaluation'),
+  ('weights', 'convert', 'saved_models', 'pretrained', 'evaluation'),
   ('report', 'training'),
   ('compare', 'export', 'reconstruct', 'tokenize'),
   ('metrics', 'feature_statistics'),  # old names, for one release
@@ -42,7 +42,8 @@ DOORS = {
   'PIL': ('data', 'runs', 'evaluation', 'report', 'reconstruct'),
   'matplotlib': ('report',),
   'ml_collections': (
-    *('runs', 'commands', 'data', 'convert', 'pretrained', 'evaluation', 'training', 'tokenize'),
+    *('runs', 'commands', 'data', 'convert', 'saved_models', 'pretrained', 'evaluation'),
+    *('training', 'tokenize'),
   ),
   'absl': ('commands',),
   'optax': ('training', 'quantizers'),

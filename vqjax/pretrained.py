@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import jax
@@ -14,12 +14,10 @@ import ml_collections
 import numpy as np
 from jax.typing import ArrayLike
 
-from vqjax import convert, fields, quantizers, sharding, tokenizer
-from vqjax.data import READING, Source, default_data, eval_batches
+from vqjax import convert, quantizers, saved_models, sharding, tokenizer
+from vqjax.data import Source, default_data, eval_batches
 from vqjax.data.folder import Folder
 from vqjax.errors import UserError
-from vqjax.runs import checkpoint
-from vqjax.runs.folder import read_config
 from vqjax.task import task_of
 
 _MOST_FILLED = 8  # times as many images as there are; compiling takes longer than a few, once
@@ -191,6 +189,11 @@ class Pretrained:
     mesh = sharding.make_mesh({'data': -1, 'fsdp': 1}, jax.local_devices())
     return mesh, jax.device_put(self.variables, sharding.replicated(mesh))
 
+  @functools.cached_property
+  def weights_sha256(self) -> str:
+    """Of names, types, shapes and values of the variables."""
+    return saved_models.sha256_of(self.variables)
+
   def _check_makes_images(self):
     if not task_of(self.model).makes_images:
       raise UserError('the model is a classifier and has no images to decode; legal: encode.')
@@ -234,131 +237,19 @@ def load(
   """
   path = pathlib.Path(source).expanduser()
   if (path / 'checkpoints').is_dir():
-    path, config = read_run(path)
-    override(config, eval_assign, dtype)
+    path, config = saved_models.read_run(path)
+    saved_models.override(config, eval_assign, dtype)
     model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
-    variables, step = read_variables(path, config, model, step)
+    variables, step = saved_models.read_variables(path, config, model, step)
     return Pretrained(model, variables, config, source, step)
   if step is not None:
     raise UserError(f'step is {step}, but {source} is no run folder; leave it out.')
   published = convert.open_published(source, format)
   config = ml_collections.ConfigDict({'model': published.model, 'quantizer': published.quantizer})
-  override(config, eval_assign, dtype)
+  saved_models.override(config, eval_assign, dtype)
   model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
   variables = convert.variables_from(published, model, source)
   return Pretrained(model, jax.tree.map(jnp.asarray, variables), config, source)
-
-
-# What a run's config may say beside `model` and `quantizer`, and what its readers take of it.
-_PARTS: dict[str, Any] = {
-  'batch_size': 1,
-  'accumulate': 1,
-  'ema_decay': 0.0,
-  'mesh': {'data': -1, 'fsdp': 1},
-  'loss': {},
-  'data': default_data(),
-}
-
-
-def read_run(
-  workdir: str | pathlib.Path, *, data: bool = False
-) -> tuple[pathlib.Path, ml_collections.ConfigDict]:
-  """Reads a run folder as `read_config`, and checks the types of what its readers use.
-
-  Args:
-    workdir: the folder.
-    data: whether the part `data` is needed too.
-
-  Raises:
-    UserError: the folder is missing or no run's, or a field was edited to what it cannot be.
-  """
-  path, config = read_config(workdir)
-  if isinstance(config.get('data'), ml_collections.ConfigDict):
-    for name in set(READING) - set(config.data):  # the run is of before there was such a field
-      config.data[name] = _PARTS['data'][name]
-  where, written = f'{path / "config.json"}: config', config.to_dict()
-  fields.check(written, {'model': {}, 'quantizer': {}}, where)
-  there = [part for part in _PARTS if part in written or (data and part == 'data')]
-  fields.check(written, {part: _PARTS[part] for part in there}, where)
-  if written.get('accumulate', 1) < 1:
-    raise UserError(f'{where}.accumulate is {written["accumulate"]}; legal: at least 1.')
-  for name, weight in written.get('loss', {}).items():
-    if name != 'perceptual_net':
-      fields.check_type(weight, float, f'{where}.loss.{name}')
-  return path, config
-
-
-def read_variables(
-  path: str | pathlib.Path,
-  config: ml_collections.ConfigDict,
-  model: tokenizer.Tokenizer,
-  step: int | None = None,
-  place: Callable[[Any], Any] | None = None,
-) -> tuple[dict[str, Any], int]:
-  """Reads a run folder's weights of the tokenizer, the moving average where there is one.
-
-  Args:
-    path: the folder.
-    config: its config.
-    model: the tokenizer that they are for.
-    step: of the checkpoint; the best by held-out images by default.
-    place: function that gives a tree of shapes the shardings to read into; one device by default.
-
-  Returns:
-    (variables, step).
-
-  Raises:
-    UserError: there is no checkpoint, or not this one, or it is of another network.
-  """
-  variables = convert.abstract_variables(model, path)
-  params = variables.pop('params', {})
-  averaged = bool(config.get('ema_decay'))
-  wanted: dict[str, Any] = {'ema': params} if averaged else {'generator': {'params': params}}
-  if variables:
-    wanted.setdefault('generator', {})['variables'] = variables
-  found, step = read_part(path, wanted, task_of(model).best_metric, step, place)
-  params = found['ema'] if averaged else found['generator']['params']
-  return {'params': params, **found.get('generator', {}).get('variables', {})}, step
-
-
-def read_part(
-  path: str | pathlib.Path,
-  wanted: Mapping[str, Any],
-  best_metric: str,
-  step: int | None = None,
-  place: Callable[[Any], Any] | None = None,
-) -> tuple[dict[str, Any], int]:
-  """Reads the arrays of `wanted`, a tree of dicts, from a run folder's checkpoint: (tree, step)."""
-  with checkpoint.Checkpoints(
-    pathlib.Path(path) / 'checkpoints', best_metric=best_metric, read_only=True
-  ) as checkpoints:
-    step = checkpoints.best_step() if step is None else step
-    restored = checkpoints.restore((place or _on_one_device)(wanted), step, part=True)
-  if restored is None:
-    raise UserError(f'{path} has no checkpoint yet; train first, or wait for the first one.')
-  found, record = restored
-  return found, record['step']
-
-
-def _on_one_device(tree):
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), tree)
-
-
-def override(
-  config: ml_collections.ConfigDict,
-  eval_assign: str | Mapping[str, Any] | None = None,
-  dtype: str | None = None,
-) -> None:
-  """Sets what may differ from how a tokenizer was trained, where it is not None."""
-  if dtype is not None:
-    config.model.dtype = dtype
-  if eval_assign is not None:
-    quantizer = config.quantizer
-    while 'base' in quantizer:
-      quantizer = quantizer.base
-    with quantizer.ignore_type():
-      quantizer.eval_assign = eval_assign
 
 
 def _check_range(what, values, count, least, most, advice):

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import vqjax
-from vqjax import convert, pretrained, tokenizer
+from vqjax import convert, saved_models, tokenizer
 from vqjax.data import READING, choose_images, default_data
 from vqjax.errors import UserError
 from vqjax.evaluation import run as evaluation
@@ -125,7 +125,7 @@ def loaded(folder):
 
 def evaluated(folder):
   """As eval.py does, up to where the weights are read."""
-  path, config = pretrained.read_run(folder, data=True)
+  path, config = saved_models.read_run(folder, data=True)
   choose_images(config.data, None)
   evaluation.evaluate_run(config, path, quick=True, baselines=False)
 
@@ -149,7 +149,7 @@ def without_weights(monkeypatch):
   def reached(*_, **__):
     raise UserError('reached')
 
-  monkeypatch.setattr(pretrained, 'read_variables', reached)
+  monkeypatch.setattr(saved_models, 'read_variables', reached)
 
 
 @pytest.mark.parametrize(('path', 'edit'), SOME)
@@ -201,4 +201,4 @@ def test_a_run_of_before_there_was_a_field_of_reading(folder, without_weights, n
   config = edited(f'data/{name}', 'left out')
   with pytest.raises(UserError, match=r'^reached$'):
     raise UserError(sentence(evaluated, folder, config))
-  assert pretrained.read_run(folder)[1].data[name] == CONFIG['data'][name]
+  assert saved_models.read_run(folder)[1].data[name] == CONFIG['data'][name]

@@ -19,12 +19,15 @@ from vqjax.data.token_batches import (
 )
 from vqjax.data.tokens import Tokens
 from vqjax.data.transforms import make_transform
+from vqjax.data.views import VIEWS, Views
 
 __all__ = [
   'READING',
+  'VIEWS',
   'Source',
   'TokenPart',
   'Tokens',
+  'Views',
   'choose_images',
   'default_data',
   'eval_batches',

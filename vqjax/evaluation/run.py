@@ -10,7 +10,7 @@ import jax
 import ml_collections
 
 from vqjax import data as datasets
-from vqjax import pretrained, quantizers, sharding, tokenizer, weights
+from vqjax import quantizers, saved_models, sharding, tokenizer, weights
 from vqjax.data.pairs import open_pairs, pair_batches
 from vqjax.errors import UserError
 from vqjax.evaluation import baselines as others
@@ -68,7 +68,7 @@ def evaluate_run(
   model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
   model.check_size(size, size)
   task = task_of(model)
-  variables, step = pretrained.read_variables(
+  variables, step = saved_models.read_variables(
     workdir,
     config,
     model,
@@ -236,7 +236,7 @@ class _Setup:
 
 def _training_data(evaluated, workdir):
   """The data that the run was trained on, whatever it is evaluated on, and cut as that is."""
-  own = pretrained.read_run(workdir)[1].data.to_dict()
+  own = saved_models.read_run(workdir)[1].data.to_dict()
   cut = {name: evaluated[name] for name in ('image_size', 'eval')}
   return ml_collections.ConfigDict(own | cut)
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vqjax import convert, pretrained
+from vqjax import convert, saved_models
 from vqjax.errors import UserError
 from vqjax.training.recipe import Recipe
 from vqjax.training.state import Network, TrainState
@@ -35,8 +35,8 @@ def warm_start(
   path = pathlib.Path(source).expanduser()
   published = None
   if (path / 'checkpoints').is_dir():
-    _, config = pretrained.read_run(path)
-    variables, _ = pretrained.read_variables(path, config, recipe.tokenizer)
+    _, config = saved_models.read_run(path)
+    variables, _ = saved_models.read_variables(path, config, recipe.tokenizer)
   else:
     published = convert.open_published(source)
     variables = convert.fill(published.tensors, _all(state.generator), published.names, source)
@@ -59,7 +59,7 @@ def _discriminator(recipe, state, path, published):
     return _with(network, convert.discriminator_from(published, module, wanted, path) | kept)
   params = wanted.pop('params')
   wanted = {'discriminator': {'params': params, **({'variables': wanted} if wanted else {})}}
-  found, _ = pretrained.read_part(path, wanted, recipe.task.best_metric)
+  found, _ = saved_models.read_part(path, wanted, recipe.task.best_metric)
   found = found['discriminator']
   return _with(network, {'params': found['params'], **found.get('variables', {}), **kept})
 

@@ -1,4 +1,4 @@
-"""Trains a tokenizer.
+"""Trains a tokenizer, or a generator on the tokens of one.
 
 python train.py --config=configs/NAME.py[:ARG] [--workdir=runs/NAME] [--config.KEY=VALUE ...]
 
@@ -29,10 +29,17 @@ from vqjax.runs.log import Progress, RunWriter
 from vqjax.runs.occasions import Occasions
 from vqjax.training import durations, guard
 from vqjax.training.experiment import Experiment
+from vqjax.training.generator_experiment import GeneratorExperiment
 from vqjax.training.tokenizer_experiment import TokenizerExperiment
 from vqjax.training.window import Window
 
 log = logging.getLogger('vqjax')
+
+# What is trained, by the part that its config has.
+EXPERIMENTS: dict[str, Callable[[ConfigDict, Mesh], Experiment]] = {
+  'model': TokenizerExperiment,
+  'generator': GeneratorExperiment,
+}
 
 
 def train(
@@ -40,15 +47,15 @@ def train(
   workdir: str | pathlib.Path,
   *,
   allow_config_change: bool = False,
-  experiment: Callable[[ConfigDict, Mesh], Experiment] = TokenizerExperiment,
+  experiment: Callable[[ConfigDict, Mesh], Experiment] | None = None,
 ) -> dict[str, float]:
   """Trains `config` in the folder `workdir`; returns the numbers of the last held-out look.
 
   Args:
-    config: every field of `configs/common.py`.
+    config: every field of `configs/common.py`, or of `configs/generation.py`.
     workdir: a new folder, or that of this run, which is gone on with.
     allow_config_change: go on although the config is not the one in the folder.
-    experiment: what is trained.
+    experiment: what is trained; what `config` has a part for by default.
 
   Raises:
     UserError: anything that the user can mend.
@@ -67,6 +74,7 @@ def train(
   mesh = sharding.make_mesh(config.mesh)
 
   ####### What is trained: data, networks, losses, optimizer
+  experiment = experiment or next(EXPERIMENTS[part] for part in EXPERIMENTS if part in config)
   trained = experiment(config, mesh)
   total = trained.total_steps
   every = {
@@ -116,7 +124,9 @@ def train(
     ####### The loop
     writer = stack.enter_context(RunWriter(workdir, resume_step=start, enabled=first))
     batches = stack.enter_context(contextlib.closing(trained.batches(seen)))
-    progress = Progress(total, config.batch_size, start_step=start)
+    progress = Progress(
+      *(total, config.batch_size), tokens_per_image=trained.tokens_per_example, start_step=start
+    )
     window = Window(workdir / 'checkpoints', trained.examples, allowed=allowed, skipped=skipped)
     held_out, started = {}, time.perf_counter()
     wish = stack.enter_context(stopping.asked())
@@ -136,9 +146,7 @@ def train(
       if due('log_every', step) or saves or step == 1:
         summary = window.summary()
         log.info(progress.line(step, table.line('progress', summary)))
-        if progress.images_per_second is not None:
-          summary['images_per_second'] = progress.images_per_second
-        writer.scalars(step, summary)
+        writer.scalars(step, summary | progress.pace)
 
       if due('eval_every', step):
         with progress.pause():
@@ -164,7 +172,7 @@ def train(
         return held_out
 
   log.info('done: %d steps in %s', total, workdir)
-  log.info('next: python eval.py --workdir=%s', workdir)
+  log.info('next: %s', trained.next_command.format(workdir=workdir))
   return held_out
 
 

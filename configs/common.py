@@ -16,8 +16,8 @@ SHOWN = {
 }
 
 
-def default():
-  """The config that all others start from; fields without a sensible default are filled there."""
+def run_defaults():
+  """What every config says of its run, whatever is trained: length, batches, checkpoints, devices."""
   config = ConfigDict()
   config.name = ''  # of the run folder: runs/NAME
   config.seed = 0  # of initialisation, data order and everything drawn while training
@@ -32,16 +32,13 @@ def default():
   # Also so many minutes after the last one, whatever the step: what a crash may cost of a run whose
   # 5,000 steps take hours; 0: never. It is no occasion to look at held-out images.
   config.checkpoint_minutes = 30.0
-  config.keep_checkpoints = 3  # the newest; the one with the best held-out PSNR is kept too
+  config.keep_checkpoints = 3  # the newest; the one with the best held-out numbers is kept too
   config.eval_images = 1_000  # held-out images looked at while training; eval.py takes all
   config.sample_images = 8  # in every picture under samples/
 
   config.batch_size = 0  # global: all devices, all micro-batches
   config.accumulate = 1  # micro-batches per optimizer step; an EMA codebook moves in each
   config.accumulate_gradients = 'mean'  # or 'sum', as PyTorch's loss.backward() in a loop
-  config.seed_codebook_batches = 0  # k-means on the latents of these first batches; 0: none
-  config.init_from = ''  # fine-tune: a run folder or a published checkpoint to start from
-  config.init_discriminator = False  # from there too
   # Moving average of the weights, taken by evaluation; 0: none. After n steps ema_decay**n of it is
   # still the initial weights.
   config.ema_decay = 0.0
@@ -52,6 +49,36 @@ def default():
 
   # Devices: the batch is split over data x fsdp, parameters and optimizer state over fsdp.
   config.mesh = ConfigDict({'data': -1, 'fsdp': 1})
+  return config
+
+
+def optimizer_defaults():
+  """The `optimizer` part: Adam, of all that is trained."""
+  config = ConfigDict()
+  config.learning_rate = 0.0  # the number used, whatever the batch size
+  config.b1 = 0.9
+  config.b2 = 0.999
+  config.eps = 1e-8
+  config.weight_decay = 0.0  # decoupled
+  # Or kernels: no biases, norms, codebooks; or matrices, all that has two axes or more.
+  config.weight_decay_on = 'all'
+  config.clip_norm = 0.0  # global norm; 0: none
+  # Or cosine, down to final_fraction at decay_steps; or wsd, likewise in the last decay_steps of
+  # the run alone; or onecycle, PyTorch's OneCycleLR over the run: up to learning_rate in 1% of it,
+  # down to nothing, and b1 from 0.95 to 0.85 and back.
+  config.schedule = 'constant'
+  config.warmup_steps = 0
+  config.decay_steps = 0
+  config.final_fraction = 0.0
+  return config
+
+
+def default():
+  """The config that tokenizers start from; fields without a sensible default are filled there."""
+  config = run_defaults()
+  config.seed_codebook_batches = 0  # k-means on the latents of these first batches; 0: none
+  config.init_from = ''  # fine-tune: a run folder or a published checkpoint to start from
+  config.init_discriminator = False  # from there too
 
   config.data = ConfigDict(default_data())  # see vqjax/data/defaults.py
 
@@ -120,22 +147,7 @@ def default():
   config.gan.num_layers = 3  # of patchgan, like norm: batch or actnorm
   config.gan.norm = 'batch'
 
-  config.optimizer = ConfigDict()  # Adam, of the tokenizer, and likewise of the discriminator
-  config.optimizer.learning_rate = 0.0  # the number used, whatever the batch size
-  config.optimizer.b1 = 0.9
-  config.optimizer.b2 = 0.999
-  config.optimizer.eps = 1e-8
-  config.optimizer.weight_decay = 0.0  # decoupled
-  # Or kernels: no biases, norms, codebooks; or matrices, all that has two axes or more.
-  config.optimizer.weight_decay_on = 'all'
-  config.optimizer.clip_norm = 0.0  # global norm; 0: none
-  # Or cosine, down to final_fraction at decay_steps; or wsd, likewise in the last decay_steps of
-  # the run alone; or onecycle, PyTorch's OneCycleLR over the run: up to learning_rate in 1% of it,
-  # down to nothing, and b1 from 0.95 to 0.85 and back.
-  config.optimizer.schedule = 'constant'
-  config.optimizer.warmup_steps = 0
-  config.optimizer.decay_steps = 0
-  config.optimizer.final_fraction = 0.0
+  config.optimizer = optimizer_defaults()  # of the tokenizer, and likewise of the discriminator
   config.optimizer.freeze = ()  # of the tokenizer: patterns such as 'encoder/*', 'decoder/up_0_*'
   return config
 
@@ -191,22 +203,7 @@ def demo(config, image_size=64):
   Small batches: many steps matter more than large ones. The network is for the config to choose,
   see `demo_network`. Without a perceptual term, whose weights are a download.
   """
-  config.name += '_demo'
-  config.data.source = 'photos'
-  config.data.image_size = image_size
-  for split in ('train', 'eval'):
-    section = config.data[split]
-    section.resize, section.antialias = 'shorter', True
-    section.filter, section.resize_size, section.resize_up_to = 'bilinear', 0, 0
-  # Crops of photographs whose shorter side is once to twice theirs. Not `random_resized`: of
-  # photographs as small as that it enlarges, and a network that was shown blurred images is judged
-  # by sharp ones.
-  config.data.train.resize_up_to = 2 * image_size
-  config.data.train.crop = 'random'
-  config.data.train.flip = True
-  config.data.train.color_jitter = (0.0,) * 5
-  config.data.train.blur = 0.0
-  config.data.eval.crop = 'center'
+  photos(config, image_size)
   _steps(config, 1_600)
   config.batch_size = 4
   config.seed_codebook_batches = 16
@@ -227,6 +224,26 @@ def demo(config, image_size=64):
     del config.gan.start_steps
     config.gan.start_percent = 85
     config.gan.discriminator_lead_steps = 0
+
+
+def photos(config, image_size):
+  """The data of a demo: photographs that come with the packages, cut to `image_size` pixels."""
+  config.name += '_demo'
+  config.data.source = 'photos'
+  config.data.image_size = image_size
+  for split in ('train', 'eval'):
+    section = config.data[split]
+    section.resize, section.antialias = 'shorter', True
+    section.filter, section.resize_size, section.resize_up_to = 'bilinear', 0, 0
+  # Crops of photographs whose shorter side is once to twice theirs. Not `random_resized`: of
+  # photographs as small as that it enlarges, and a network that was shown blurred images is judged
+  # by sharp ones.
+  config.data.train.resize_up_to = 2 * image_size
+  config.data.train.crop = 'random'
+  config.data.train.flip = True
+  config.data.train.color_jitter = (0.0,) * 5
+  config.data.train.blur = 0.0
+  config.data.eval.crop = 'center'
 
 
 def digits(config):

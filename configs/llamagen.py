@@ -6,6 +6,7 @@ Sun et al., Autoregressive Model Beats Diffusion: Llama for Scalable Image Gener
   python train.py --config=configs/llamagen.py                # VQ-16: 16x16 tokens, 16384 codes
   python train.py --config=configs/llamagen.py:model=vq8      # VQ-8: 32x32 tokens
   python train.py --config=configs/llamagen.py:demo           # photographs, two CPU cores
+  python train.py --config=configs/llamagen.py:demo,data=digits  # for the generators' demos
 
 Data: ImageNet; shorter side to a random size between 256 and 320 (box filter by halves, then
 bicubic), random crop of 256, flip; centre crop in evaluation. The perceptual term needs
@@ -31,8 +32,8 @@ DEEPEST = {'vq16': 16, 'vq8': 32}  # pixels at the level that has attention
 
 
 def get_config(arg=''):
-  """`demo`, `model=vq16|vq8`."""
-  arg = common.parse_arg(arg, demo=False, model=('vq16', 'vq8'))
+  """`demo`, `data=photos|digits` of the demo, `model=vq16|vq8`."""
+  arg = common.parse_arg(arg, demo=False, data=('photos', 'digits'), model=('vq16', 'vq8'))
   config = common.default()
   config.name = f'llamagen_{arg.model}'
   common.epochs(config, 40)
@@ -65,7 +66,9 @@ def get_config(arg=''):
   config.optimizer.b2 = 0.95
   config.optimizer.clip_norm = 1.0
 
-  if arg.demo:
+  if arg.demo and arg.data == 'digits':
+    digits(config)
+  elif arg.demo:
     demo(config, arg.model)
   return config
 
@@ -82,3 +85,21 @@ def demo(config, model):
   config.quantizer.replacement = 'rarely_used'
   config.loss.l1, config.loss.l2 = 1.0, 0.0
   config.gan.weight = 0.002  # nothing scales it: gan.adaptive is False
+
+
+def digits(config):
+  """A tokenizer of handwritten digits: 8 x 8 pixels are 4 x 4 tokens of 256 codes, without a GAN.
+
+  Whoever draws digits by their tokens has few images to learn from, so that tokens should be few.
+  """
+  config.name += '_digits'
+  common.demo(config, image_size=8)
+  config.name = config.name.removesuffix('_demo')
+  common.digits(config)
+  config.data.train.flip, config.data.train.resize_up_to = False, 0
+  config.batch_size = 64
+  common.demo_network(config, patch_size=2)
+  config.quantizer.num_codes = 256
+  config.quantizer.replacement = 'rarely_used'
+  config.loss.l1, config.loss.l2 = 1.0, 0.0
+  config.gan.weight = 0.0

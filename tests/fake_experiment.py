@@ -30,6 +30,8 @@ class MeanExperiment:
 
   num_examples = 1000
   best_metric = 'accuracy'
+  tokens_per_example = 0
+  next_command = 'look at {workdir}'
 
   def __init__(self, config, mesh):
     self.total_steps, self._size = config.total_steps, config.batch_size

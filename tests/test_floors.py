@@ -159,7 +159,7 @@ def test_optimizer_chains_have_one_door():
     for node in ast.walk(tree)
     if isinstance(node, ast.Attribute) and getattr(node.value, 'id', '') == 'optax'
   }
-  assert ('vqjax.training.step', 'apply_updates') in used
+  assert ('vqjax.training.state', 'apply_updates') in used
   own = {('vqjax.quantizers.optimizers', name) for name in ('sgd', 'adam')}
   assert not [use for use in used - own if use[1] not in harmless]
   members = [o for others in IMPORTS.values() for o in others if o.startswith('optax.')]

@@ -11,6 +11,12 @@ importer of Grain and tensorflow_datasets; TensorFlow is never imported.
 from vqjax.data.batches import eval_batches, train_batches, train_names
 from vqjax.data.defaults import READING, default_data
 from vqjax.data.sources import Source, choose_images, make_source
+from vqjax.data.token_batches import (
+  TokenPart,
+  eval_token_batches,
+  open_token_folder,
+  train_token_batches,
+)
 from vqjax.data.tokens import Tokens
 from vqjax.data.transforms import make_transform
 from vqjax.data.views import VIEWS, Views
@@ -19,13 +25,17 @@ __all__ = [
   'READING',
   'VIEWS',
   'Source',
+  'TokenPart',
   'Tokens',
   'Views',
   'choose_images',
   'default_data',
   'eval_batches',
+  'eval_token_batches',
   'make_source',
   'make_transform',
+  'open_token_folder',
   'train_batches',
   'train_names',
+  'train_token_batches',
 ]

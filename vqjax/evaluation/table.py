@@ -120,6 +120,25 @@ METRICS = {
     lines=_BOTH,
     curve='accuracy',
   ),
+  # Of a generator, which predicts tokens.
+  'token_loss': Metric(
+    "the objective without dropout and with every label, nats a symbol, mean over images; a masked "
+    "generator's depends on the masks, which are the same in every look",
+    Means,
+    'lower',
+    words='token loss {:.4f}',
+    lines=_HELD_OUT,
+    curve='held-out token loss',
+  ),
+  'token_accuracy': Metric(
+    'fraction of an image\'s symbols, of those that are masked if any, whose largest logit is right, '
+    'mean over images',
+    Means,
+    'higher',
+    words='token accuracy {:.1%}',
+    lines=_BOTH,
+    curve='token accuracy',
+  ),
   'lpips': Metric('AlexNet, version 0.1, mean over images', Means, 'lower', network='lpips_alex'),
   'lpips_vgg': Metric('VGG16, version 0.1, mean over images', Means, 'lower', network='lpips_vgg'),
   'rfid': Metric(
@@ -186,6 +205,7 @@ METRICS = {
   'num_images': Metric(by=Means),
   'step': Metric(),
   'images_per_second': Metric(),
+  'tokens_per_second': Metric(),
 }
 
 

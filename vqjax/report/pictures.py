@@ -26,6 +26,20 @@ def comparison(
   return picture
 
 
+def grid(images: ArrayLike, columns: int = 8, gap: int = 2) -> np.ndarray:
+  """Images in rows of `columns`: uint8 [N H W 3] -> uint8 [H' W' 3], white between."""
+  images = np.asarray(images)
+  count, height, width, channels = images.shape
+  columns = min(columns, count)
+  rows = -(-count // columns)
+  shape = rows * (height + gap) - gap, columns * (width + gap) - gap, channels
+  picture = np.full(shape, 255, np.uint8)
+  for i, image in enumerate(images):
+    top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+    picture[top : top + height, left : left + width] = image
+  return picture
+
+
 ERROR_WHITE = 64  # levels of 255
 
 

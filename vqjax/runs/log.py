@@ -159,14 +159,15 @@ class Progress:
     total_steps: int,
     batch_size: int,
     *,
+    tokens_per_image: int = 0,
     start_step: int = 0,
     clock: Callable[[], float] = time.perf_counter,
   ) -> None:
-    self._total_steps = total_steps
+    self._total_steps, self._tokens = total_steps, tokens_per_image
     self._batch_size = batch_size
     self._clock = clock
-    # Between the last two calls of `line`; None: no step yet.
-    self.images_per_second: float | None = None
+    # Between the last two calls of `line`: images and tokens, where they count, each second by name.
+    self.pace: dict[str, float] = {}
     self.start(start_step)
 
   def start(self, step: int) -> None:
@@ -182,14 +183,21 @@ class Progress:
     self._first, self._last = ((step, at + paused) for step, at in (self._first, self._last))
 
   def line(self, step: int, words: Iterable[str] = ()) -> str:
-    """Returns `step 120/600 | WORDS | 38.2 images/s | 0:03:20 left`, words joined likewise."""
+    """Returns `step 120/600 | WORDS | 38.2 images/s | 0:03:20 left`, words joined likewise.
+
+    Where tokens count, `611 tokens/s` stands behind the images.
+    """
     now = (step, self._clock())
     seconds = _seconds_per_step(self._last, now)
-    self.images_per_second = self._batch_size / seconds if seconds else None
-    self._last = now
+    self._last, self.pace = now, {}
     parts = [f'step {step}/{self._total_steps}', *words]
-    if self.images_per_second:
-      parts.append(f'{self.images_per_second:.1f} images/s')
+    if seconds:
+      images = self._batch_size / seconds
+      self.pace['images_per_second'] = images
+      parts.append(f'{images:.1f} images/s')
+      if self._tokens:
+        self.pace['tokens_per_second'] = images * self._tokens
+        parts.append(f'{images * self._tokens:.0f} tokens/s')
     if seconds := _seconds_per_step(self._first, now):
       left = datetime.timedelta(seconds=round((self._total_steps - step) * seconds))
       parts.append(f'{left} left')

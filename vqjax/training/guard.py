@@ -55,8 +55,8 @@ def leaving_out(step: Step) -> Step:
     new, reported = step(state, *args, **kwargs)
     good = finite(reported)
     kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), new, state)
-    counts = reported['code_counts']
-    reported['code_counts'] = jnp.where(good, counts, jnp.zeros_like(counts))
+    if (counts := reported.get('code_counts')) is not None:
+      reported['code_counts'] = jnp.where(good, counts, jnp.zeros_like(counts))
     return kept.replace(step=new.step), reported
 
   return guarded

@@ -1,6 +1,7 @@
 """A config made concrete: the networks, optimizers and constants that a training step needs."""
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from vqjax.errors import UserError
 from vqjax.networks import stylegan
 from vqjax.task import CLASSIFICATION, RECONSTRUCTION, Task, task_of
 from vqjax.training import durations, losses, optimizer
+
+log = logging.getLogger('vqjax')
 
 MAX_CODES = 2**22  # a token, whose use every training step counts
 
@@ -96,6 +99,32 @@ def total_steps(config: ml_collections.ConfigDict, num_examples: int | None = No
   return steps
 
 
+def check_updates(config: ml_collections.ConfigDict) -> None:
+  """Checks how a step moves the parameters, which all runs say alike.
+
+  Raises:
+    UserError: a field with a value outside the legal ones.
+  """
+  if config.accumulate < 1:
+    raise UserError(f'config.accumulate is {config.accumulate}; legal: at least 1.')
+  if config.accumulate_gradients not in ('mean', 'sum'):
+    raise UserError(
+      f'config.accumulate_gradients is {config.accumulate_gradients!r}; legal: mean, sum.'
+    )
+  if not 0 <= config.ema_decay < 1:
+    raise UserError(f'config.ema_decay is {config.ema_decay}; legal: 0 (none) to below 1.')
+
+
+def warn_of_slow_average(config: ml_collections.ConfigDict, total_steps: int) -> None:
+  """Says so where the moving average will still be that of the initial weights."""
+  if config.ema_decay and (left := config.ema_decay**total_steps) > 0.01:
+    log.warning(
+      'config.ema_decay is %s, too near 1 for %d steps: the averaged weights, which evaluation '
+      'takes, are still to %.0f%% those of the start; lower it, or train longer',
+      *(config.ema_decay, total_steps, 100 * left),
+    )
+
+
 def build(config: ml_collections.ConfigDict, num_examples: int | None = None) -> Recipe:
   """Builds the recipe of a config; `num_examples` is the size of the training set.
 
@@ -110,14 +139,7 @@ def build(config: ml_collections.ConfigDict, num_examples: int | None = None) ->
   transformation, schedule = optimizer.build(
     config.optimizer, freeze=config.optimizer.freeze, **units
   )
-  if config.accumulate < 1:
-    raise UserError(f'config.accumulate is {config.accumulate}; legal: at least 1.')
-  if config.accumulate_gradients not in ('mean', 'sum'):
-    raise UserError(
-      f'config.accumulate_gradients is {config.accumulate_gradients!r}; legal: mean, sum.'
-    )
-  if not 0 <= config.ema_decay < 1:
-    raise UserError(f'config.ema_decay is {config.ema_decay}; legal: 0 (none) to below 1.')
+  check_updates(config)
   if config.seed_codebook_batches < 0:
     raise UserError(
       f'config.seed_codebook_batches is {config.seed_codebook_batches}; legal: 0 (none) or more.'

@@ -6,6 +6,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import optax
 
 from vqjax.training.recipe import Recipe
 
@@ -59,3 +60,20 @@ def create(recipe: Recipe, key: jax.Array, image_shape: Sequence[int]) -> TrainS
     # A copy: donating one buffer twice is an error.
     ema=jax.tree.map(jnp.copy, generator.params) if recipe.ema_decay else None,
   )
+
+
+def update(
+  optimizer: optax.GradientTransformation, network: Network, gradient: Any
+) -> tuple[Network, jax.Array]:
+  """Steps the optimizer: (network, global norm of the gradient before clipping)."""
+  with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes: decay ** count
+    updates, opt_state = optimizer.update(gradient, network.opt_state, network.params)
+  params = optax.apply_updates(network.params, updates)
+  return network.replace(params=params, opt_state=opt_state), optax.tree.norm(gradient)
+
+
+def moving_average(average: Any, params: Any, decay: float) -> Any:
+  """The average one step on; None where there is none."""
+  if average is None:
+    return None
+  return optax.incremental_update(params, average, 1 - decay)

@@ -12,15 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 
 from vqjax import sharding
 from vqjax.quantizers import code_counts, replace_dead_codes
 from vqjax.quantizers import seed_codebooks as seed_quantizer
-from vqjax.training import guard, objective
+from vqjax.training import guard, micro_batches, objective
 from vqjax.training.recipe import Recipe, Stage
-from vqjax.training.state import Network, TrainState
+from vqjax.training.state import Network, TrainState, moving_average, update
 
 
 def train_step(
@@ -44,9 +43,12 @@ def train_step(
   generator, discriminator, gan = state.generator, state.discriminator, recipe.gan
   opponent = discriminator if stage.generator else None
   assert opponent is not None or not stage.generator  # a stage asks for what is there
-  batches = _micro_batches(recipe, batch)
+  batches = micro_batches.split(batch, recipe.accumulate)
   step_key = jax.random.fold_in(state.rng, state.step)
   keys = jax.random.split(step_key, recipe.accumulate)
+  accumulated = functools.partial(
+    micro_batches.accumulate, count=recipe.accumulate, sum_gradients=recipe.sum_gradients
+  )
 
   def generator_phase(variables, xs):
     now = generator.replace(variables=variables[0])
@@ -54,10 +56,8 @@ def train_step(
     return _generator_gradient(recipe, now, judge, perceptual, *xs)
 
   variables = generator.variables, None if opponent is None else opponent.variables
-  gradient, variables, (scalars, fakes) = _accumulate(
-    recipe, generator_phase, variables, (batches, keys)
-  )
-  generator, scalars['grad_norm'] = _update(recipe.optimizer, generator, gradient)
+  gradient, variables, (scalars, fakes) = accumulated(generator_phase, variables, (batches, keys))
+  generator, scalars['grad_norm'] = update(recipe.optimizer, generator, gradient)
   generator = generator.replace(variables=variables[0])
   if opponent is not None:
     discriminator = opponent.replace(variables=variables[1])
@@ -85,23 +85,21 @@ def train_step(
       )
       return gradient, variables, (scalars,)
 
-    gradient, variables, (more,) = _accumulate(
-      recipe, discriminator_phase, discriminator.variables, (batches, keys, fakes)
+    gradient, variables, (more,) = accumulated(
+      discriminator_phase, discriminator.variables, (batches, keys, fakes)
     )
-    discriminator, more['discriminator_grad_norm'] = _update(gan.optimizer, discriminator, gradient)
+    discriminator, more['discriminator_grad_norm'] = update(gan.optimizer, discriminator, gradient)
     discriminator = discriminator.replace(variables=variables)
     scalars |= more
   elif discriminator is not None:
     assert gan is not None  # as there is a discriminator
     # As in the originals: until it begins, the optimizer steps on zeros and counts on.
     zeros = jax.tree.map(jnp.zeros_like, discriminator.params)
-    discriminator, _ = _update(gan.optimizer, discriminator, zeros)
+    discriminator, _ = update(gan.optimizer, discriminator, zeros)
 
   with jax.numpy_dtype_promotion('standard'):
     scalars['learning_rate'] = jnp.asarray(recipe.schedule(state.step), jnp.float32)
-  average = state.ema
-  if average is not None:
-    average = optax.incremental_update(generator.params, average, 1 - recipe.ema_decay)
+  average = moving_average(state.ema, generator.params, recipe.ema_decay)
   return TrainState(state.step + 1, state.rng, generator, discriminator, average), scalars
 
 
@@ -186,16 +184,6 @@ def _last_kernel(recipe, tree):
   return tree
 
 
-def _update(
-  optimizer: optax.GradientTransformation, network: Network, gradient: Any
-) -> tuple[Network, jax.Array]:
-  """Steps the optimizer: (network, global norm of the gradient before clipping)."""
-  with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes: decay ** count
-    updates, opt_state = optimizer.update(gradient, network.opt_state, network.params)
-  params = optax.apply_updates(network.params, updates)
-  return network.replace(params=params, opt_state=opt_state), optax.tree.norm(gradient)
-
-
 def _replace_dead_codes(recipe: Recipe, network: Network, key: jax.Array) -> Network:
   """Revives dead codes after the optimizer's step, and starts their moments anew."""
   variables, opt_state = replace_dead_codes(
@@ -206,35 +194,3 @@ def _replace_dead_codes(recipe: Recipe, network: Network, key: jax.Array) -> Net
   )
   params = variables.pop('params')
   return network.replace(params=params, variables=variables, opt_state=opt_state)
-
-
-def _micro_batches(recipe, batch):
-  """[B ...] -> [A B/A ...]; every micro-batch takes from all devices, so none moves data."""
-  split = lambda x: x.reshape(-1, recipe.accumulate, *x.shape[1:]).swapaxes(0, 1)
-  return jax.tree.map(split, batch)
-
-
-def _accumulate(recipe, phase, carry, xs):
-  """Runs `phase(carry, x) -> (gradient, carry, (metrics, *arrays))` over micro-batches.
-
-  Returns the summed or mean gradient, the last carry, and (metrics, *arrays): metrics averaged,
-  code counts summed, arrays stacked.
-  """
-  if recipe.accumulate == 1:  # no loop: see train_step on convolutions inside loops
-    gradient, carry, (scalars, *arrays) = phase(carry, jax.tree.map(lambda x: x[0], xs))
-    return gradient, carry, (scalars, *(a[None] for a in arrays))
-
-  def body(state, x):
-    total, carry = state
-    gradient, carry, outputs = phase(carry, x)
-    return (jax.tree.map(jnp.add, total, gradient), carry), outputs
-
-  gradient_like, *_ = jax.eval_shape(phase, carry, jax.tree.map(lambda x: x[0], xs))
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), gradient_like)
-  # Unrolled, there is no loop on a CPU: see train_step on convolutions inside loops.
-  unroll = jax.default_backend() == 'cpu'
-  (total, carry), (scalars, *arrays) = jax.lax.scan(body, (zeros, carry), xs, unroll=unroll)
-  if not recipe.sum_gradients:
-    total = jax.tree.map(lambda g: g / recipe.accumulate, total)
-  join = lambda name, x: x.sum(0) if name == 'code_counts' else x.mean(0)
-  return total, carry, ({name: join(name, x) for name, x in scalars.items()}, *arrays)

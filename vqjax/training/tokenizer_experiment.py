@@ -34,6 +34,9 @@ class TokenizerExperiment:
       perceptual term that were not fetched.
   """
 
+  tokens_per_example = 0  # a pace in images says all
+  next_command = 'python eval.py --workdir={workdir}'
+
   def __init__(self, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
     sharding.check_batch_size(mesh, config.batch_size, 'config.batch_size', config.accumulate)
     if config.seed < 0:
@@ -45,12 +48,7 @@ class TokenizerExperiment:
     self.num_examples = len(self._sources['train'])
     self.total_steps = recipes.total_steps(config, self.num_examples)
     self.recipe = recipes.build(config, self.num_examples)
-    if config.ema_decay and (left := config.ema_decay**self.total_steps) > 0.01:
-      log.warning(
-        'config.ema_decay is %s, too near 1 for %d steps: the averaged weights, which evaluation '
-        'takes, are still to %.0f%% those of the start; lower it, or train longer',
-        *(config.ema_decay, self.total_steps, 100 * left),
-      )
+    recipes.warn_of_slow_average(config, self.total_steps)
     self.best_metric = self.recipe.task.best_metric
     self._perceptual = None  # parameters, constant: an argument of the step, in no checkpoint
     if self.recipe.perceptual is not None:

@@ -1,0 +1,86 @@
+"""Every field of a generator's config: of what learns to predict the tokens of a tokenizer.
+
+What all runs have in common, tokenizers too, is in `common`.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from configs import common
+from vqjax.data import default_data
+from vqjax.generation import build, objectives
+
+# Of the demo's digits; see `demo`.
+DIGITS_TOKENIZER = 'runs/llamagen_vq16_digits_demo'
+
+
+def default(network, sampler, objective, **fields):
+  """The config that a generator's starts from.
+
+  `network` is a name in `build.NETWORKS` and `fields` are its module's; `sampler` and `objective`
+  are objects, whose fields are all shown.
+  """
+  config = common.run_defaults()
+  config.sample_images = 24  # of class after class, or of as many classes
+  # What makes tokens of images and images of tokens, frozen: a run folder or a published
+  # checkpoint, as `vqjax.load` takes it. Where tokens.path is set, '' stands for what wrote it.
+  config.tokenizer = ''
+
+  config.tokens = ConfigDict()
+  config.tokens.path = ''  # a folder that `python -m vqjax.tokenize` wrote; '': images of config.data
+  config.tokens.eval_path = ''  # held-out ones; '': a part of the folder
+  config.tokens.holdout = 0.05  # the fraction of the folder that is held out then
+  # Of the tokenizer's run; 0: the checkpoint of the tokens, or the best. This and what follows is
+  # filled in as training begins, so that the run says of itself which tokens it is for.
+  config.tokens.step = 0
+  config.tokens.shape = ()
+  config.tokens.num_codes = 0
+  config.tokens.weights_sha256 = ''
+
+  # Images that are tokenized in every step: cut, recoloured and mirrored as those of a tokenizer.
+  # Of a folder of tokens only the fields of reading count.
+  config.data = ConfigDict(default_data())
+
+  config.generator = ConfigDict()
+  config.generator.network = network
+  config.generator.num_classes = 1000  # labels are 0 to num_classes - 1; 0: unconditional
+  # Symbols of a token: with 2, one of 2^18 codes is two symbols below 512, and so is the output.
+  config.generator.digits = 1
+  config.generator.dtype = 'bfloat16'  # of the arithmetic; or float32
+  config.generator.update(fields)
+
+  config.sampler = section(sampler, build.SAMPLERS)  # of the pictures under samples/
+  config.objective = section(objective, objectives.OBJECTIVES)
+  config.optimizer = common.optimizer_defaults()
+  config.optimizer.no_weight_decay = ()  # patterns of parameters that weight decay spares, like '*norm*'
+  return config
+
+
+def section(of, kinds):
+  """An object of one of `kinds`, {name: dataclass}, as the part of a config that describes it."""
+  (name,) = (name for name, kind in kinds.items() if kind is type(of))
+  return ConfigDict({'name': name, **dataclasses.asdict(of)})
+
+
+def demo(config, data, width=128, depth=6, heads=4):
+  """The same system in minutes on two cores, on `data`: 'digits' or 'photos'.
+
+  Digits are class-conditional, their tokenizer is a demo too: it must be there. Photographs are
+  unconditional, and tokenized by what comes with the package.
+  """
+  config.generator.width, config.generator.depth, config.generator.heads = width, depth, heads
+  config.generator.dtype = 'float32'
+  if data == 'digits':
+    config.tokenizer = DIGITS_TOKENIZER
+    common.digits(config)
+    config.data.image_size = 8
+    config.generator.num_classes = 10
+    config.sample_images = 80
+    config.batch_size = 64
+  else:
+    config.tokenizer = 'photos'
+    common.photos(config, 64)
+    config.generator.num_classes = 0
+    config.batch_size = 16
+  config.eval_images = 400

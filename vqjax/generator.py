@@ -234,7 +234,7 @@ class Generator:
       raise UserError(f'there are {len(labels)} labels and count is {count}; legal: as many.')
     most = classes if self.model.has_null or not classes else classes - 1
     if labels.min() < 0 or labels.max() > most:
-      what = f'0 to {classes - 1}, its classes' if classes else '0, as it has no classes'
+      what = f'0 to {classes - 1}, its classes' if classes else '0, as there are no classes'
       raise UserError(f'labels are from {labels.min()} to {labels.max()}; legal: {what}.')
     return labels.astype(np.int32)
 

@@ -87,9 +87,8 @@ def read_generator_run(
     )
   where = f'{path / "config.json"}: config'
   fields.check(config.to_dict(), _GENERATOR_PARTS, where)
-  if (
-    len(config.tokens.shape) not in (2, 3) or min(*config.tokens.shape, config.tokens.num_codes) < 1
-  ):
+  shape, codes = config.tokens.shape, config.tokens.num_codes
+  if len(shape) not in (2, 3) or min(*shape, codes) < 1:
     raise UserError(
       f'{where}.tokens has shape={list(shape)} and num_codes={codes}; legal: [height, width] or '
       '[height, width, groups], all 1 or more; mend them there.'

@@ -63,24 +63,38 @@ def section(of, kinds):
   return ConfigDict({'name': name, **dataclasses.asdict(of)})
 
 
-def demo(config, data, width=128, depth=6, heads=4):
+def demo(config, data):
   """The same system in minutes on two cores, on `data`: 'digits' or 'photos'.
 
-  Digits are class-conditional, their tokenizer is a demo too: it must be there. Photographs are
+  Digits are class-conditional, and their tokenizer is a demo too: it must be there. Photographs are
   unconditional, and tokenized by what comes with the package.
   """
-  config.generator.width, config.generator.depth, config.generator.heads = width, depth, heads
-  config.generator.dtype = 'float32'
+  network, optimizer = config.generator, config.optimizer
+  network.width, network.depth, network.heads = 96, 6, 4
+  network.dtype = 'float32'
   if data == 'digits':
     config.tokenizer = DIGITS_TOKENIZER
     common.digits(config)
     config.data.image_size = 8
-    config.generator.num_classes = 10
+    config.data.train.crop = 'center'
+    config.data.train.flip = False
+    network.num_classes = 10
     config.sample_images = 80
     config.batch_size = 64
   else:
+    config.name += '_photos'
     config.tokenizer = 'photos'
     common.photos(config, 64)
-    config.generator.num_classes = 0
+    network.num_classes = 0
     config.batch_size = 16
   config.eval_images = 400
+  config.total_steps = 1_600
+  config.log_every = 50
+  config.eval_every = config.checkpoint_every = 400
+  config.ema_decay = 0.995
+  optimizer.learning_rate = 2e-3
+  optimizer.clip_norm = 1.0
+  for name in [name for name in optimizer if name.startswith('decay_')]:
+    del optimizer[name]
+  optimizer.decay_steps = 0
+  common.cosine(optimizer, warmup_steps=50, final_fraction=0.02)

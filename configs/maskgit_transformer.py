@@ -62,5 +62,6 @@ def get_config(arg=''):
 
   if arg.demo:
     generation.demo(config, arg.data)
+    config.sampler.steps = 12
     config.generator.mlp_width = 4 * config.generator.width
   return config

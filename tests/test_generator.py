@@ -54,7 +54,7 @@ def test_an_image_depends_on_key_number_and_label_alone(gen):
     np.testing.assert_array_equal(part, tokens[first : first + count])
   # The number counts, not the place, and so does the class.
   assert (np.asarray(gen.tokens(LABELS[:4], key=3, first=1)) != tokens[:4]).any()
-  assert (np.asarray(gen.tokens(LABELS[::-1], key=3))[0] != tokens[0]).any() == (LABELS[4] != 0)
+  assert (np.asarray(gen.tokens([2], key=3))[0] != tokens[0]).any()
 
 
 def test_one_device_gives_what_eight_give(run, gen, monkeypatch):

@@ -126,10 +126,12 @@ def default():
   config.optimizer.b2 = 0.999
   config.optimizer.eps = 1e-8
   config.optimizer.weight_decay = 0.0  # decoupled
-  config.optimizer.weight_decay_on = 'all'  # or kernels: no biases, norms, codebooks
+  # Or kernels: no biases, norms, codebooks; or matrices, all that has two axes or more.
+  config.optimizer.weight_decay_on = 'all'
   config.optimizer.clip_norm = 0.0  # global norm; 0: none
-  # Or cosine, down to final_fraction at decay_steps; or onecycle, PyTorch's OneCycleLR over the
-  # run: up to learning_rate in 1% of it, down to nothing, and b1 from 0.95 to 0.85 and back.
+  # Or cosine, down to final_fraction at decay_steps; or wsd, likewise in the last decay_steps of
+  # the run alone; or onecycle, PyTorch's OneCycleLR over the run: up to learning_rate in 1% of it,
+  # down to nothing, and b1 from 0.95 to 0.85 and back.
   config.optimizer.schedule = 'constant'
   config.optimizer.warmup_steps = 0
   config.optimizer.decay_steps = 0

@@ -3,8 +3,8 @@
 Programs here run once or twice and are small, so nearly all the time goes into tracing and
 compiling them. XLA is told to hurry, and Python to look for garbage seldom; XLA_FLAGS from outside
 stand behind and win: `XLA_FLAGS=--xla_backend_optimization_level=3`. And what a process compiled
-with some effort it keeps in a folder, for the next time that it traces the same program and for
-commands that it starts. Not for other workers: JAX does not write there atomically.
+with some effort it keeps in a folder, for the next time that somebody traces the same program: it
+itself, a command that it starts, or another worker. With a bound on the folder JAX takes a lock.
 """
 
 import atexit
@@ -32,9 +32,8 @@ if WORKER is None:  # the process that starts the workers, or that runs the test
     flags += ' --xla_cpu_use_fusion_emitters=false'  # which compile for longer
   if PLATFORM == 'cpu':
     os.environ['XLA_FLAGS'] = f'{flags} {os.environ.get("XLA_FLAGS", "")}'.strip()
-else:
-  os.environ['JAX_COMPILATION_CACHE_DIR'] += f'/{WORKER}'
-os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'
+os.environ['JAX_COMPILATION_CACHE_MAX_SIZE'] = str(2**32)
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = os.environ.get('MINC', '0.3')
 os.environ['JAX_PLATFORMS'] = PLATFORM
 # On busy cores the threads of NumPy's BLAS wait for one another 30 times as long as they work.
 os.environ['OPENBLAS_NUM_THREADS'] = '1'

@@ -104,6 +104,25 @@ def test_the_other_split_and_a_part_of_it(tok, data, tmp_path, whole):
     np.testing.assert_array_equal(part[i]['tokens'], all_of_them[i]['tokens'])
 
 
+def test_views_have_records_of_their_own(tok, data, tmp_path, whole, caplog):
+  index = tokenize(tok, data, tmp_path / 'out', augment='flip', **SETTINGS)
+  assert (index['augment'], index['views'], index['num_records']) == ('flip', 2, 20)
+  assert 'augment' not in whole[1]
+  assert '1 of 11 images could not be read and have no tokens' in caplog.text
+  found, plain = Tokens(tmp_path / 'out'), Tokens(whole[0])
+  assert (found.views, plain.views) == (2, 1)
+  for i, record in enumerate(plain):
+    for name in ('tokens', 'label', 'index'):
+      np.testing.assert_array_equal(found[2 * i][name], record[name])
+    assert found[2 * i + 1]['index'] == record['index']
+  # The tokens of mirrored pixels, not mirrored tokens.
+  images = next(iter(tok.batched(make_source(data, 'train'), data, batch_size=8))).images
+  mirrored = tok.encode(images[:, :, ::-1])
+  np.testing.assert_array_equal(mirrored, np.stack([found[2 * i + 1]['tokens'] for i in range(7)]))
+  with pytest.raises(UserError, match=r"other tokens \(augment: 'flip' there, None now; "):
+    tokenize(tok, data, tmp_path / 'out', **SETTINGS)
+
+
 @pytest.mark.parametrize('shard', [0, 2])
 def test_broken_off_and_gone_on_with_it_is_the_same(shard, whole, tok, data, tmp_path, monkeypatch):
   written = []

@@ -1,9 +1,11 @@
 """Writes the tokens of a data set's images, to train another model on.
 
-python -m vqjax.tokenize SOURCE --out=DIR [--split=train|eval] [--config.data.KEY=VALUE ...]
+python -m vqjax.tokenize SOURCE --out=DIR [--split=train|eval] [--augment=flip|ten_crop]
+                         [--config.data.KEY=VALUE ...]
 
 SOURCE is anything that `vqjax.load` takes. The images are those of one split, each cut as
-evaluation cuts it (config.data.eval) whatever the split: no random crops and flips. DIR gets shards
+evaluation cuts it (config.data.eval) whatever the split: no random crops and flips, but with
+--augment the mirror image too, or ten crops (five and their mirror images). DIR gets shards
 and an index.json that says what is in them; `vqjax.data.Tokens(DIR)` reads them, and
 `vqjax.load(SOURCE).decode` makes images of them. If the command is stopped and run again, it goes
 on with the first shard that is missing.
@@ -44,6 +46,7 @@ def tokenize(
   batch_size: int = 16,
   num_images: int | None = None,
   shard_size: int = 10_000,
+  augment: str = 'none',
   process_index: int = 0,
   process_count: int = 1,
 ) -> dict[str, Any]:
@@ -62,6 +65,7 @@ def tokenize(
     batch_size: of this process, a multiple of its devices.
     num_images: how many, in the order of the source; all by default.
     shard_size: images per shard.
+    augment: a name in `vqjax.data.VIEWS`; every view of an image has a record of its own.
     process_index: of this process.
     process_count: how many processes share the work.
 
@@ -77,7 +81,11 @@ def tokenize(
   tok.model.check_size(data.image_size, data.image_size)
   source = datasets.make_source(data, split)
   count = min(num_images or len(source), len(source))
-  index = _describe(tok, data, split, source, count, shard_size, batch_size)
+  index = _describe(tok, data, split, source, count, shard_size, batch_size, augment)
+  views = index.get('views', 1)
+  if views > 1:
+    source = datasets.Views(source, data, augment)
+    data = source.data
   out = pathlib.Path(out).expanduser()
   _refuse_foreign(out)
   # Each process has a lock of its own: they share the folder.
@@ -92,8 +100,9 @@ def tokenize(
     log.info('%s: %s', split, source.description)
     log.info('%d of %d shards are to be written', len(shards), len(own))
     spans = {i: (i * shard_size, min((i + 1) * shard_size, count)) for i in shards}
-    progress = ImageProgress(sum(stop - start for start, stop in spans.values()))
-    for i, (start, stop) in spans.items():
+    progress = ImageProgress(views * sum(stop - start for start, stop in spans.values()))
+    for i, (first, last) in spans.items():
+      start, stop = views * first, views * last
       batches = tok.batched(source, data, batch_size=batch_size, start=start, limit=stop)
       with contextlib.closing(batches):
         numbers = [min(batch_size, stop - at) for at in range(start, stop, batch_size)]
@@ -106,12 +115,13 @@ def _records(index, batches, numbers, progress):
   kind = tokens.record_type(index['token_shape'], index['num_codes'])
   for batch, number in zip(batches, numbers, strict=True):
     rows = np.zeros(len(batch.index), kind)
-    rows['label'], rows['index'], rows['tokens'] = batch.label, batch.index, batch.tokens
+    rows['label'], rows['tokens'] = batch.label, batch.tokens
+    rows['index'] = batch.index // index.get('views', 1)
     yield from (row.tobytes() for row in rows)
     progress.add(number)
 
 
-def _describe(tok, data, split, source, count, shard_size, batch_size):
+def _describe(tok, data, split, source, count, shard_size, batch_size, augment):
   """The index before anything is written."""
   model, size = tok.model, data.image_size
   image = jax.ShapeDtypeStruct((batch_size, size, size, 3), np.uint8)
@@ -129,6 +139,7 @@ def _describe(tok, data, split, source, count, shard_size, batch_size):
   batch = batch_size if model.quantizer.batch_dependent else None
   if batch:
     log.warning('%s looks at the whole batch: tokens depend on --batch_size=%d', assign, batch)
+  augmented = {} if augment == 'none' else {'augment': augment, 'views': datasets.VIEWS[augment][1]}
   return {
     'format': tokens.FORMAT,
     'record': 'label int32, position of the image in the source int32, tokens; little-endian',
@@ -141,6 +152,7 @@ def _describe(tok, data, split, source, count, shard_size, batch_size):
     'images': source.description,
     'split': split,
     'num_images': count,
+    **augmented,  # so many records of each image, one after the other
     'shard_size': shard_size,
     'image_size': size,
     'preprocessing': 'config.data.eval: no random crop or flip beyond what it says',
@@ -199,8 +211,10 @@ def _finish(out, index, names):
     )
   index = {**index, 'num_records': total, 'shards': shards}
   tokens.write_index(out, index)
-  if missing := index['num_images'] - total:
-    log.warning('%d of %d images could not be read and have no tokens', missing, total + missing)
+  if missing := index['num_images'] - total // index.get('views', 1):
+    log.warning(
+      *('%d of %d images could not be read and have no tokens', missing, index['num_images'])
+    )
   log.info('done: %d records in %d shards, %s', total, len(names), out)
   log.info('next: tokens = vqjax.data.Tokens(%r)', str(out))
   return index
@@ -210,6 +224,12 @@ def _arguments(parser):
   parser.add_argument('source', metavar='SOURCE', help='a run folder, or a published checkpoint')
   parser.add_argument('--out', required=True, help='the folder to write')
   parser.add_argument('--split', default='train', choices=['train', 'eval'])
+  parser.add_argument(
+    '--augment',
+    default='none',
+    choices=list(datasets.VIEWS),
+    help='views of each image',
+  )
   parser.add_argument('--step', type=int, help='checkpoint of a run; the best by default')
   parser.add_argument('--num_images', type=int, help='the first so many; all by default')
   parser.add_argument('--batch_size', type=int, help="of a process; the run's by default")
@@ -232,6 +252,7 @@ def _main(args):
     batch_size=batch_size if args.batch_size is None else args.batch_size,
     num_images=args.num_images,
     shard_size=args.shard_size,
+    augment=args.augment,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )

@@ -88,6 +88,11 @@ def cosine(t, start, end, final):
       {'schedule': 'cosine', 'warmup_percent': 10, 'decay_percent': 50},
       {0: 0, 10: 0.5, 20: 1, 60: 0.5, 100: 0, 10_000: 0},
     ),
+    (
+      {'schedule': 'wsd', 'warmup_steps': 4, 'decay_percent': 10, 'final_fraction': 0.01},
+      {0: 0, 1: 0.25, 4: 1, 180: 1, 190: cosine(190, 180, 200, 0.01), 200: 0.01, 10_000: 0.01},
+    ),
+    ({'schedule': 'wsd'}, {0: 1, 100: 1, 199: 1}),
   ],
 )
 def test_schedules(fields, fractions):
@@ -201,13 +206,22 @@ def updated(config, params, gradient, **kwargs):
   return {keystr(path, simple=True, separator='/'): np.asarray(x) for path, x in leaves}, state
 
 
-@pytest.mark.parametrize('where', ['all', 'kernels'])
-def test_weight_decay_reaches_only_what_it_should(where):
+DECAYED = {
+  ('all', ()): lambda name: True,
+  ('kernels', ()): lambda name: name.endswith('/kernel'),
+  ('matrices', ()): lambda name: name.endswith(('/kernel', '/codebook')),
+  ('all', ('quantizer/*', '*/norm_*')): lambda name: 'quantizer' not in name and 'norm' not in name,
+}
+
+
+@pytest.mark.parametrize(('where', 'spared'), list(DECAYED))
+def test_weight_decay_reaches_only_what_it_should(where, spared):
   config = optimizer_config(weight_decay=0.5, weight_decay_on=where)
+  config.no_weight_decay = spared
   # Without a gradient what moves has decayed: by learning rate times decay.
   updates, _ = updated(config, tree_of(jnp.ones), tree_of(jnp.zeros))
   for name, update in updates.items():
-    decayed = where == 'all' or name.endswith('/kernel')
+    decayed = DECAYED[where, spared](name)
     np.testing.assert_allclose(update, -0.05 if decayed else 0.0, rtol=1e-6, err_msg=name)
   assert sum(name.endswith('/kernel') for name in updates) == 4
 
@@ -289,7 +303,7 @@ def test_wrong_patterns(freeze, message):
   [
     (
       {'schedule': 'linear'},
-      "config.optimizer.schedule is 'linear'; legal: constant, cosine, onecycle.",
+      "config.optimizer.schedule is 'linear'; legal: constant, cosine, wsd, onecycle.",
     ),
     (
       {'schedule': 'cosine'},
@@ -297,7 +311,12 @@ def test_wrong_patterns(freeze, message):
     ),
     (
       {'weight_decay_on': 'weights'},
-      "config.optimizer.weight_decay_on is 'weights'; legal: all, kernels.",
+      "config.optimizer.weight_decay_on is 'weights'; legal: all, kernels, matrices.",
+    ),
+    (
+      {'schedule': 'wsd', 'warmup_steps': 150, 'decay_steps': 51},
+      'config.optimizer has warmup of 150 and decay of 51 steps, more than the 200 of the run; make'
+      ' them shorter.',
     ),
     (
       {'schedule': 'onecycle', 'warmup_steps': 5},

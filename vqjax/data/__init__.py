@@ -13,11 +13,14 @@ from vqjax.data.defaults import READING, default_data
 from vqjax.data.sources import Source, choose_images, make_source
 from vqjax.data.tokens import Tokens
 from vqjax.data.transforms import make_transform
+from vqjax.data.views import VIEWS, Views
 
 __all__ = [
   'READING',
+  'VIEWS',
   'Source',
   'Tokens',
+  'Views',
   'choose_images',
   'default_data',
   'eval_batches',

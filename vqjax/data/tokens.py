@@ -30,7 +30,9 @@ class Tokens:
 
   `tokens[i]` is {'tokens': int32 [h w], with a last axis for groups or depth where the quantizer
   has one, 'label': int32, 'index': int32, position of the image in the source that was tokenized}.
-  Images that could not be read have no record. `index` is what the folder's index.json says.
+  Images that could not be read have no record. `index` is what the folder's index.json says. Where
+  images were augmented, `tokens[i A + a]` is view a of A = `views` of the i-th image that could be
+  read, see `vqjax.data.Views`.
 
   Raises:
     UserError: the folder holds no tokens, not all of them, or damaged ones; a later format.
@@ -39,6 +41,7 @@ class Tokens:
   def __init__(self, path: str | pathlib.Path) -> None:
     self._path = pathlib.Path(path).expanduser()
     self.index = read_index(self._path)
+    self.views = self.index.get('views', 1)
     if 'shards' not in self.index:
       raise UserError(
         f'{self._path} is not finished; run the command that began it again, {_TOKENIZE}.'

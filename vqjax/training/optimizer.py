@@ -11,7 +11,14 @@ import optax
 from vqjax.errors import UserError
 from vqjax.training import durations
 
-_SCHEDULES = ('constant', 'cosine', 'onecycle')
+_SCHEDULES = ('constant', 'cosine', 'wsd', 'onecycle')
+# Where weights decay, by the path of a parameter and its number of axes.
+_DECAYED = {
+  'all': lambda path, leaf: True,
+  # Of convolutions and linear layers: no biases, norms, codebooks, tables.
+  'kernels': lambda path, leaf: path.rpartition('/')[2] == 'kernel',
+  'matrices': lambda path, leaf: leaf.ndim >= 2,  # tables of embeddings too
+}
 
 
 def build(
@@ -20,8 +27,9 @@ def build(
   """Builds an optimizer and its learning-rate schedule from `config.optimizer`.
 
   Global-norm clipping (`clip_norm`, 0 for none), then Adam on the schedule, with decoupled weight
-  decay as PyTorch's AdamW has it (`weight_decay`, 0 for none), on every parameter or on kernels
-  alone (`weight_decay_on`). Schedule 'onecycle' sets b1 as well, see `_one_cycle`.
+  decay as PyTorch's AdamW has it (`weight_decay`, 0 for none), on every parameter, on kernels alone
+  or on all that has two axes or more (`weight_decay_on`), but for what matches a pattern of
+  `no_weight_decay`, where a config has that. Schedule 'onecycle' sets b1 as well, see `_one_cycle`.
 
   Frozen parameters get updates of exactly zero and no decay, have no moments, and do not count in
   the norm that is clipped. What is no parameter cannot be frozen here: an EMA codebook moves unless
@@ -42,15 +50,19 @@ def build(
     UserError: a value outside the legal ones.
   """
   schedule = _schedule(config, units)
-  if config.weight_decay_on not in ('all', 'kernels'):
+  if config.weight_decay_on not in _DECAYED:
     raise UserError(
-      f'config.optimizer.weight_decay_on is {config.weight_decay_on!r}; legal: all, kernels.'
+      f'config.optimizer.weight_decay_on is {config.weight_decay_on!r}; legal: '
+      f'{", ".join(_DECAYED)}.'
     )
+  spared = tuple(config.get('no_weight_decay', ()))
   settings = {
     'b2': config.b2,
     'eps': config.eps,
     'weight_decay': config.weight_decay,
-    'mask': None if config.weight_decay_on == 'all' else _kernels,
+    'mask': None
+    if config.weight_decay_on == 'all' and not spared
+    else lambda params: _decayed(params, _DECAYED[config.weight_decay_on], spared),
   }
   adam, b1 = optax.adamw, config.b1
   if config.schedule == 'onecycle':
@@ -80,6 +92,21 @@ def _schedule(config, units):
     return optax.warmup_cosine_decay_schedule(
       0.0 if warmup else peak, peak, warmup, max(decay, warmup + 1), peak * config.final_fraction
     )
+  if config.schedule == 'wsd':
+    if warmup + decay > units['total_steps']:
+      raise UserError(
+        f'config.optimizer has warmup of {warmup} and decay of {decay} steps, more than the '
+        f'{units["total_steps"]} of the run; make them shorter.'
+      )
+    # Warm-up, stable, decay: here decay is how long the last phase is, not where it ends.
+    with jax.numpy_dtype_promotion('standard'):
+      return optax.join_schedules(
+        [
+          optax.warmup_constant_schedule(0.0 if warmup else peak, peak, warmup),
+          optax.cosine_decay_schedule(peak, max(decay, 1), config.final_fraction),
+        ],
+        [units['total_steps'] - decay],
+      )
   if config.schedule == 'onecycle':
     if warmup or decay or config.final_fraction:
       raise UserError(
@@ -112,30 +139,38 @@ def _one_cycle(start, peak, end, total_steps):
   return schedule
 
 
-def _kernels(params):
-  """True for weights of convolutions and linear layers: no biases, norms, codebooks, tables."""
-  return jax.tree_util.tree_map_with_path(lambda path, _: _name(path[-1:]) == 'kernel', params)
+def _decayed(params, rule, spared):
+  """True for every parameter that decays: `rule` says so, and none of the patterns `spared`."""
+  spared = _matching(params, spared, 'no_weight_decay')
+  decays = lambda path, leaf: rule(_name(path), leaf) and _name(path) not in spared
+  return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def _groups(params, patterns):
   """'frozen' for every parameter whose path matches one of `patterns`, else 'trained'."""
-  names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-  frozen = set()
-  for pattern in patterns:
-    matching = {name for name in names if fnmatch.fnmatchcase(name, pattern)}
-    frozen |= matching
-    if not matching:
-      parts = ', '.join(sorted({f'{name.split("/")[0]}/*' for name in names}))
-      raise UserError(
-        f'config.optimizer.freeze: {pattern!r} matches no parameter; legal: patterns of paths'
-        f' under {parts}.'
-      )
-  if len(frozen) == len(names):
+  frozen = _matching(params, patterns, 'freeze')
+  if len(frozen) == len(jax.tree.leaves(params)):
     raise UserError(
       f'config.optimizer.freeze={tuple(patterns)!r} leaves no parameter to train; freeze less.'
     )
   group = lambda path, _: 'frozen' if _name(path) in frozen else 'trained'
   return jax.tree_util.tree_map_with_path(group, params)
+
+
+def _matching(params, patterns, field):
+  """Paths of the parameters that match one of the patterns of a field of the config."""
+  names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+  found = set()
+  for pattern in patterns:
+    matching = {name for name in names if fnmatch.fnmatchcase(name, pattern)}
+    found |= matching
+    if not matching:
+      parts = ', '.join(sorted({f'{name.split("/")[0]}/*' for name in names}))
+      raise UserError(
+        f'config.optimizer.{field}: {pattern!r} matches no parameter; legal: patterns of paths'
+        f' under {parts}.'
+      )
+  return found
 
 
 def _name(path):

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from vqjax.convert import generator_names, trees
+from vqjax.convert import generator_names
 from vqjax.convert.names import Names
 from vqjax.convert.recognise import has, some, strip, weights
 from vqjax.errors import UserError, printable
-from vqjax.generation import halton_maskgit
+from vqjax.generation import halton_maskgit, llamagen
 from vqjax.generation.layout import Layout
 from vqjax.tensor_files import DAMAGE
 
@@ -66,19 +66,50 @@ class PublishedGenerator:
     return GENERATORS[self.format].classes(self.tensors, layout)
 
 
+# The weights that were trained last come before their average, which the authors' samplers ignore.
+_ENTRIES = ('model', 'module', 'model_state_dict', 'state_dict', 'ema')
+
+
 def _depth(tensors, pattern):
   return len({match[1] for key in tensors if (match := re.match(pattern, key))})
+
+
+def _heads(sizes, width, depth):
+  """Of the published size that is so wide and so deep, None if there is none."""
+  heads = {(size['width'], size['depth']): size['heads'] for size in sizes.values()}
+  return heads.get((width, depth))
+
+
+def _llamagen(tensors, _):
+  width = tensors['tok_embeddings.weight'].shape[1]
+  depth = _depth(tensors, r'layers\.(\d+)\.')
+  return {
+    'network': 'llamagen',
+    'width': width,
+    'depth': depth,
+    'heads': _heads(llamagen.SIZES, width, depth),
+  }
+
+
+def _rar(tensors, _):
+  width = tensors['lm_head.weight'].shape[1]
+  return {
+    'network': 'rar',
+    'width': width,
+    'depth': _depth(tensors, r'blocks\.(\d+)\.'),
+    'heads': width // len(tensors['blocks.0.attn.q_norm.weight']),
+    'mlp_width': len(tensors['blocks.0.mlp.fc1.weight']),
+  }
 
 
 def _halton_maskgit(tensors, _):
   registers, width = tensors.get('reg_tokens.weight', tensors['pos_emb.weight'][:0]).shape
   depth = _depth(tensors, r'transformer\.layers\.(\d+)\.')
-  sizes = {(size['width'], size['depth']): size['heads'] for size in halton_maskgit.SIZES.values()}
   return {
     'network': 'halton_maskgit',
     'width': width,
     'depth': depth,
-    'heads': sizes.get((width, depth)),
+    'heads': _heads(halton_maskgit.SIZES, width, depth),
     'registers': registers,
   }
 
@@ -100,10 +131,23 @@ def _classes_of_one_table(tensors, layout):
   return len(tensors['params/Embed_0/word_embeddings/embedding']) - layout.parts * layout.base - 1
 
 
-# The weights that were trained last come before their average, which the authors' samplers ignore.
-_ENTRIES = ('model', 'module', 'model_state_dict', 'state_dict', 'ema')
-
 GENERATORS: dict[str, GeneratorFormat] = {
+  'llamagen_gpt': GeneratorFormat(
+    marks=(r'cls_embedding\.embedding_table\.weight$', r'layers\.0\.attention\.wqkv\.weight$'),
+    describe=_llamagen,
+    classes=lambda tensors, layout: len(tensors['cls_embedding.embedding_table.weight']) - 1,
+    names=lambda generator: generator_names.LLAMAGEN_GPT,
+    skip='^freqs_cis$',  # the rotary table, in old files
+  ),
+  'rar': GeneratorFormat(
+    marks=(r'target_aware_pos_embed$', r'adaln_before_head\.', r'lm_head\.weight$'),
+    describe=_rar,
+    # Behind the codes stand the mask, the classes and the null class.
+    classes=lambda tensors, layout: (
+      len(tensors['embeddings.weight']) - len(tensors['lm_head.weight']) - 2
+    ),
+    names=lambda generator: generator_names.RAR,
+  ),
   'halton_maskgit': GeneratorFormat(
     marks=(r'tok_emb\.weight$', r'transformer\.layers\.0\.attn\.wq\.'),
     describe=_halton_maskgit,
@@ -121,15 +165,24 @@ GENERATORS: dict[str, GeneratorFormat] = {
 
 
 def take_apart_generator(
-  content: Any, path: str | pathlib.Path, format: str = 'auto'
+  content: Any, path: str | pathlib.Path, format: str = 'auto', heads: int | None = None
 ) -> PublishedGenerator:
-  """Recognises a generator by its keys and describes it; arguments as in `take_apart`.
+  """Recognises a generator by its keys and describes it.
+
+  Args:
+    content: what `files.read` gave.
+    path: of the file, for messages.
+    format: a name in `GENERATORS`, or 'auto'.
+    heads: of its attention, where no tensor says how many share the width; those of the published
+      sizes are known.
 
   Raises:
-    UserError: it is of no known system, or not of the one that `format` names.
+    UserError: it is of no known system, or not of the one that `format` names, or of a size with
+      another number of heads than is known.
   """
-  content = content if isinstance(content, Mapping) else {}
-  tensors = strip(weights(content, path, _ENTRIES))
+  if format != 'auto' and format not in GENERATORS:
+    raise UserError(f'format is {format!r}; legal: auto, {", ".join(GENERATORS)}.')
+  tensors = _tensors(content, path)
   found = [name for name, family in GENERATORS.items() if has(tensors, family.marks)]
   if not found or format not in ('auto', *found):
     wanted = 'any generator known here' if format == 'auto' else format
@@ -140,7 +193,7 @@ def take_apart_generator(
   name = found[0] if format == 'auto' else format
   family = GENERATORS[name]
   try:
-    section = family.describe(tensors, content)
+    generator = family.describe(tensors, content)
   except (*DAMAGE, ZeroDivisionError) as error:
     reason = printable(str(error)[:300])
     raise UserError(
@@ -151,21 +204,24 @@ def take_apart_generator(
       raise UserError(
         f'{copy} of {path} is not {kept}, which the network has it share; fetch it again.'
       )
+  if generator['heads'] is None:
+    if heads is None:
+      raise UserError(
+        f'{path} is {generator["width"]} wide and {generator["depth"]} layers deep, which is no '
+        'published size, and no tensor says how many heads share the width; name them by heads.'
+      )
+    generator['heads'] = heads
   skipped = tuple(key for key in tensors if re.search(family.skip, key))
   tensors = {key: value for key, value in tensors.items() if key not in skipped}
-  return PublishedGenerator(name, section, family.names(section), tensors, skipped)
+  return PublishedGenerator(name, generator, family.names(generator), tensors, skipped)
 
 
-def export_generator(
-  variables: Mapping[str, Any], generator: _Config, format: str
-) -> dict[str, np.ndarray]:
-  """Variables in their collections -> {their key: array}, the inverse of reading a checkpoint.
+def is_generator(content: Any, path: str | pathlib.Path) -> bool:
+  """Whether a file holds a generator that is known here."""
+  tensors = _tensors(content, path)
+  return any(has(tensors, family.marks) for family in GENERATORS.values())
 
-  Args:
-    variables: of the transformer.
-    generator: the part of its config.
-    format: name in `GENERATORS`.
-  """
-  family = GENERATORS[format]
-  tensors = trees.export(variables, family.names(generator))
-  return tensors | {copy: tensors[kept] for copy, kept in family.tied.items()}
+
+def _tensors(content, path):
+  content = content if isinstance(content, Mapping) else {}
+  return strip(weights(content, path, _ENTRIES))

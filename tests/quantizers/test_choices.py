@@ -1,5 +1,7 @@
 """Names stand for choices wherever a quantizer is made; what is no legal value is refused there."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -16,9 +18,11 @@ from vqjax.quantizers import (
   Sinkhorn,
   Sync,
   VectorQuantizer,
+  build,
   rotation,
   straight_through,
 )
+from vqjax.quantizers.choices import CHOICES, choice
 
 Z = jax.random.normal(jax.random.key(0), (6, 4))
 
@@ -48,6 +52,46 @@ def test_names_are_what_they_stand_for():
   assert FSQ((5, 5), estimator='rotation').estimator == rotation
   assert LFQ(4, estimator='straight_through').estimator == straight_through
   named.init(jax.random.key(1), Z, train=True)
+
+
+def printed():
+  """Every choice that prints itself as a call, with its field."""
+  return [
+    pytest.param(field, value, id=f'{field}={name}')
+    for field, named in CHOICES.items()
+    for name, value in named.items()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type)
+  ]
+
+
+@pytest.mark.parametrize(('field', 'value'), printed())
+def test_what_a_choice_prints_is_read_back(field, value):
+  assert choice(field, repr(value)) == value
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'ema(decay=0.9)',
+    ' ema( decay = 0.9 ) ',
+    'Ema(decay=0.9)',
+    '{"name": "ema", "decay": 0.9}',
+  ],
+)
+def test_a_choice_as_text(text):
+  assert VectorQuantizer(8, learner=text).learner == Ema(decay=0.9)
+  assert VectorQuantizer(8, estimator='sync(base=rotation)').estimator == Sync(rotation)
+  assert build({'num_codes': 8, 'learner': text}) == VectorQuantizer(8, learner=Ema(decay=0.9))
+
+
+@pytest.mark.parametrize(
+  'text', ['ema(0.9)', 'ema(decay=', 'os.system(x=1)', 'ema(decay=f())', '{"name"', 'a b', '']
+)
+def test_a_text_that_is_no_choice(text):
+  with pytest.raises(
+    ValueError, match=r'learner is .*; legal: a name \(gradient, .* a call of'
+  ):
+    VectorQuantizer(8, learner=text)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """What the fields of a quantizer may be: by name, by value, and of which type."""
 
+import ast
 import dataclasses
+import json
 import math
 import numbers
 from collections.abc import Mapping
@@ -150,11 +152,16 @@ def _check_type(value: Any, kind: Any, where: str) -> None:
 def choice(field: str, value: Any) -> Any:
   """What a name, or a dict of a name and settings, stands for in a field of CHOICES.
 
+  A text may be such a dict in JSON, or a call, as a choice prints itself: `ema(decay=0.9)`,
+  `Sync(base=rotation, nu=0.2)`.
+
   Raises:
     ValueError: an unknown name or setting; the message lists the legal ones.
   """
   if value is None and None in CHOICES[field].values():
     return None
+  if isinstance(value, str) and not value.isidentifier():
+    value = _parsed(field, value)
   settings = dict(value) if isinstance(value, Mapping) else {'name': value}
   name = settings.pop('name', None)
   choices = CHOICES[field]
@@ -173,6 +180,35 @@ def choice(field: str, value: Any) -> Any:
   if field == 'estimator' and 'base' in settings:
     settings['base'] = choice('estimator', settings['base'])
   return dataclasses.replace(found, **settings)
+
+
+def _parsed(field: str, text: str) -> Any:
+  """A text that is JSON or a call, as a dict of a name and settings."""
+  try:
+    if text.lstrip().startswith('{'):
+      return json.loads(text)
+    return _plain(field, ast.parse(text.strip(), mode='eval').body)
+  except (ValueError, SyntaxError) as error:
+    raise ValueError(
+      f'{field} is {text!r}; legal: a name ({", ".join(CHOICES[field])}), a call of it with '
+      'settings, NAME(SETTING=VALUE, ...), or {"name": NAME, "SETTING": VALUE}.'
+    ) from error
+
+
+def _plain(field: str, node: ast.expr) -> Any:
+  """`ema(decay=0.9)` -> {'name': 'ema', 'decay': 0.9}; `Ema`, its class, is a name too."""
+  if isinstance(node, ast.Name):
+    classes = {type(value).__name__: name for name, value in reversed(CHOICES[field].items())}
+    return classes.get(node.id, node.id)
+  if isinstance(node, ast.Call) and not node.args and all(word.arg for word in node.keywords):
+    settings = {
+      str(word.arg): _plain('estimator', word.value)
+      if word.arg == 'base'
+      else ast.literal_eval(word.value)
+      for word in node.keywords
+    }
+    return {'name': _plain(field, node.func), **settings}
+  return ast.literal_eval(node)
 
 
 def _alternating(settings: dict[str, Any]) -> learners.Alternating:

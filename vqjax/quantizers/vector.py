@@ -140,10 +140,14 @@ class VectorQuantizer(Quantizer):
     if declares(self.assign, 'relaxes'):
       return q  # carries the relaxation's gradient already
     x, code = ops.rows(z), ops.rows(q)
-    if declares(self.estimator, 'uses_key') and self.has_rng('vq'):
-      with_key = cast(Callable[..., jax.Array], self.estimator)
-      return with_key(x, code, key=self.make_rng('vq')).reshape(q.shape)
-    return self.estimator(x, code).reshape(q.shape)
+    with_key = declares(self.estimator, 'uses_key') and self.has_rng('vq')
+    key = {'key': self.make_rng('vq')} if with_key else {}
+    z_q = cast(Callable[..., jax.Array], self.estimator)(x, code, **key)
+    if z_q.shape != code.shape:
+      raise ValueError(
+        f'VectorQuantizer.estimator returns {z_q.shape}; legal: {code.shape}, that of codes.'
+      )
+    return z_q.reshape(q.shape)
 
   def lookup(self, indices: jax.Array) -> jax.Array:
     codes = self._space().codes(self._get('codebook'))

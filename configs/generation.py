@@ -28,7 +28,9 @@ def default(network, sampler, objective, **fields):
   config.tokenizer = ''
 
   config.tokens = ConfigDict()
-  config.tokens.path = ''  # a folder that `python -m vqjax.tokenize` wrote; '': images of config.data
+  config.tokens.path = (
+    ''  # a folder that `python -m vqjax.tokenize` wrote; '': images of config.data
+  )
   config.tokens.eval_path = ''  # held-out ones; '': a part of the folder
   config.tokens.holdout = 0.05  # the fraction of the folder that is held out then
   # Of the tokenizer's run; 0: the checkpoint of the tokens, or the best. This and what follows is

@@ -55,6 +55,19 @@ def checkpoint(name, folder='checkpoints'):
   return path, load(f'{folder}/{name}.io'), sidecar
 
 
+def compare(sidecar, name, ours, theirs):
+  """Holds an array to the tolerance beside it."""
+  rule = sidecar['arrays'][name]
+  ours, theirs = np.asarray(ours), np.asarray(theirs)
+  assert ours.shape == theirs.shape
+  if rule.get('exact'):
+    np.testing.assert_array_equal(ours, theirs, name)
+  elif 'tol_of_max' in rule:
+    assert np.abs(ours - theirs).max() <= rule['tol_of_max'] * np.abs(theirs).max(), name
+  else:
+    np.testing.assert_allclose(ours, theirs, atol=rule['atol'], rtol=rule['rtol'], err_msg=name)
+
+
 def _unpacked(path):
   """The file or folder itself, or a copy of it with the .xz of its files undone."""
   packed = [*path.glob('*.xz'), *path.parent.glob(f'{path.name}.xz')]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_data import CHECKPOINTS, checkpoint
+from golden_data import CHECKPOINTS, checkpoint, compare
 
 import vqjax
 from vqjax import convert, tensor_files
@@ -44,19 +44,6 @@ MODES = [(name, mode) for name in CHECKPOINTS for mode in checkpoint(name)[2]['g
 @functools.cache
 def load(name):
   return vqjax.load(checkpoint(name)[0])
-
-
-def compare(sidecar, name, ours, theirs):
-  """Holds an array to the tolerance beside it."""
-  rule = sidecar['arrays'][name]
-  ours, theirs = np.asarray(ours), np.asarray(theirs)
-  assert ours.shape == theirs.shape
-  if rule.get('exact'):
-    np.testing.assert_array_equal(ours, theirs, name)
-  elif 'tol_of_max' in rule:
-    assert np.abs(ours - theirs).max() <= rule['tol_of_max'] * np.abs(theirs).max(), name
-  else:
-    np.testing.assert_allclose(ours, theirs, atol=rule['atol'], rtol=rule['rtol'], err_msg=name)
 
 
 @pytest.mark.parametrize('name', CHECKPOINTS)

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from vqjax.convert import generator_names, trees
 from vqjax.convert.names import Names
 from vqjax.convert.recognise import has, some, strip, weights
 from vqjax.errors import UserError, printable
+from vqjax.generation import halton_maskgit
+from vqjax.generation.layout import Layout
 from vqjax.tensor_files import DAMAGE
 
 _Tensors = Mapping[str, np.ndarray]  # by their keys
@@ -24,15 +27,20 @@ class GeneratorFormat:
   Attributes:
     marks: patterns of keys, each of which fits one of a checkpoint's.
     describe: function (tensors, the file's other content) -> the `generator` part of a config, with
-      what `generation.build` needs but for the layout of the tokens, which no key says.
+      what `generation.build` needs but for the layout of the tokens, which no key says. `heads` is
+      None where no tensor's shape tells it.
+    classes: function (tensors, the layout of the tokens) -> how many classes there are.
     names: function (that part) -> their keys for our paths.
     skip: pattern of the keys that are no part of the transformer.
+    tied: keys of tensors that a file holds twice -> the keys that ours are read from.
   """
 
   marks: tuple[str, ...]
   describe: Callable[[_Tensors, Mapping[str, Any]], _Config]
+  classes: Callable[[_Tensors, Layout], int]
   names: Callable[[_Config], Names]
   skip: str = '$^'
+  tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +61,63 @@ class PublishedGenerator:
   tensors: dict[str, np.ndarray]
   skipped: tuple[str, ...]
 
+  def num_classes(self, layout: Layout) -> int:
+    """Classes that it was trained on, when it is of tokens of this layout."""
+    return GENERATORS[self.format].classes(self.tensors, layout)
+
+
+def _depth(tensors, pattern):
+  return len({match[1] for key in tensors if (match := re.match(pattern, key))})
+
+
+def _halton_maskgit(tensors, _):
+  registers, width = tensors.get('reg_tokens.weight', tensors['pos_emb.weight'][:0]).shape
+  depth = _depth(tensors, r'transformer\.layers\.(\d+)\.')
+  sizes = {(size['width'], size['depth']): size['heads'] for size in halton_maskgit.SIZES.values()}
+  return {
+    'network': 'halton_maskgit',
+    'width': width,
+    'depth': depth,
+    'heads': sizes.get((width, depth)),
+    'registers': registers,
+  }
+
+
+def _maskgit_transformer(tensors, _):
+  layer = 'params/TransformerLayer_0'
+  width, heads, _ = tensors[f'{layer}/Attention_0/self_attention/query/kernel'].shape
+  return {
+    'network': 'maskgit',
+    'width': width,
+    'depth': _depth(tensors, r'params/TransformerLayer_(\d+)/'),
+    'heads': heads,
+    'mlp_width': tensors[f'{layer}/Mlp_0/intermediate_output/kernel'].shape[-1],
+  }
+
+
+def _classes_of_one_table(tensors, layout):
+  # Codes, classes and the mask.
+  return len(tensors['params/Embed_0/word_embeddings/embedding']) - layout.parts * layout.base - 1
+
 
 # The weights that were trained last come before their average, which the authors' samplers ignore.
 _ENTRIES = ('model', 'module', 'model_state_dict', 'state_dict', 'ema')
 
-GENERATORS: dict[str, GeneratorFormat] = {}
+GENERATORS: dict[str, GeneratorFormat] = {
+  'halton_maskgit': GeneratorFormat(
+    marks=(r'tok_emb\.weight$', r'transformer\.layers\.0\.attn\.wq\.'),
+    describe=_halton_maskgit,
+    classes=lambda tensors, layout: len(tensors['cls_emb.weight']) - 1,
+    names=lambda generator: generator_names.HALTON_MASKGIT,
+    tied={'head.weight': 'tok_emb.weight'},
+  ),
+  'maskgit_transformer': GeneratorFormat(
+    marks=(r'params/MlmLayer_0/', r'params/TransformerLayer_0/'),
+    describe=_maskgit_transformer,
+    classes=_classes_of_one_table,
+    names=lambda generator: generator_names.MASKGIT_TRANSFORMER,
+  ),
+}
 
 
 def take_apart_generator(
@@ -86,6 +146,26 @@ def take_apart_generator(
     raise UserError(
       f'{path} looks like a checkpoint of {name} but lacks or garbles {reason}; fetch it again.'
     ) from error
+  for copy, kept in family.tied.items():
+    if copy in tensors and not np.array_equal(tensors.pop(copy), tensors[kept]):
+      raise UserError(
+        f'{copy} of {path} is not {kept}, which the network has it share; fetch it again.'
+      )
   skipped = tuple(key for key in tensors if re.search(family.skip, key))
   tensors = {key: value for key, value in tensors.items() if key not in skipped}
   return PublishedGenerator(name, section, family.names(section), tensors, skipped)
+
+
+def export_generator(
+  variables: Mapping[str, Any], generator: _Config, format: str
+) -> dict[str, np.ndarray]:
+  """Variables in their collections -> {their key: array}, the inverse of reading a checkpoint.
+
+  Args:
+    variables: of the transformer.
+    generator: the part of its config.
+    format: name in `GENERATORS`.
+  """
+  family = GENERATORS[format]
+  tensors = trees.export(variables, family.names(generator))
+  return tensors | {copy: tensors[kept] for copy, kept in family.tied.items()}

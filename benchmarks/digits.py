@@ -1,14 +1,15 @@
-"""Handwritten digits that a generator drew: are they what they should be, and are they its own?
+"""Handwritten digits that a generator drew: whether they are read, and whether they are its own.
 
 python benchmarks/digits.py RUN [--num_images=1000] [--guidance=2.0] [--out=sheet.png]
 
 RUN is the folder of a class-conditional run on scikit-learn's digits, such as
-runs/llamagen_gpt_demo. With guidance and without, it draws equally many of each class, and the table
-shows
+runs/llamagen_gpt_demo. With guidance and without, it draws equally many of each class, and the
+table shows
 
-  read        share of them that a support vector machine reads as their class. It was trained on the
-              training digits, as they are and moved by half a pixel each way; what it reads of the
-              held-out ones, which are in other hands, and of their reconstructions, stands beside.
+  read        share of them that a support vector machine reads as their class. It was trained on
+              the training digits, as they are and moved by half a pixel each way; what it reads of
+              the held-out ones, which are in other hands, and of their reconstructions, stands
+              beside.
   nearest     distance to the nearest training digit, pixels in [0, 1]: quartiles and the lowest
               hundredth. Held-out digits are that far from training digits too; samples that are
               copies would be nearer.

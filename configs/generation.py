@@ -55,7 +55,7 @@ def default(network, sampler, objective, **fields):
   config.sampler = section(sampler, build.SAMPLERS)  # of the pictures under samples/
   config.objective = section(objective, objectives.OBJECTIVES)
   config.optimizer = common.optimizer_defaults()
-  config.optimizer.no_weight_decay = ()  # patterns of parameters that weight decay spares, like '*norm*'
+  config.optimizer.no_weight_decay = ()  # patterns of what it spares, such as '*norm*'
   return config
 
 

@@ -11,21 +11,21 @@ Sun et al., Autoregressive Model Beats Diffusion: Llama for Scalable Image Gener
 The demo of digits has a tokenizer of its own, which it needs first:
 python train.py --config=configs/llamagen.py:demo,data=digits
 
-Data: ImageNet as tokens of LlamaGen's tokenizer VQ-16 (configs/llamagen.py). As published, ten crops
-of every image, of which each visit draws one: --config.tokens.path, a folder that
+Data: ImageNet as tokens of LlamaGen's tokenizer VQ-16 (configs/llamagen.py). As published, ten
+crops of every image, of which each visit draws one: --config.tokens.path, a folder that
 `python -m vqjax.tokenize SOURCE --out=DIR --augment=ten_crop` wrote. Or --config.data.path and
 --config.tokenizer, and images are tokenized while training: the shorter side to 1.1 times the size,
 cropped anywhere, mirrored.
 
 Expected, by the authors, images of 384 pixels resized to 256, ADM's evaluator: FID 6.09 (B), 3.07
-(L), 2.62 (XL), 2.34 (XXL), 2.18 (3B), with guidance of 2.0, 2.0, 1.75, 1.75, 1.65; at 256 pixels 5.46
-(B) and 3.80 (L). Their checkpoints load with `vqjax.load_generator`. We have not trained this at full
-size; no figure of ours stands here yet.
+(L), 2.62 (XL), 2.34 (XXL), 2.18 (3B), with guidance of 2.0, 2.0, 1.75, 1.75, 1.65; at 256 pixels
+5.46 (B) and 3.80 (L). Their checkpoints load with `vqjax.load_generator`. We have not trained this
+at full size; no figure of ours stands here yet.
 
 Hardware: published at batch 256, 300 epochs, bfloat16, on 8 GPUs or more.
 
-Deviations: one folder of crops, at 1.1 times the size, where the original may draw from a second one
-at 1.05; its trainers' defaults, as settings of each published size are not known.
+Deviations: one folder of crops, at 1.1 times the size, where the original may draw from a second
+one at 1.05; its trainers' defaults, as settings of each published size are not known.
 """
 
 from configs import common, generation

@@ -11,8 +11,9 @@ The demo of digits has a tokenizer of its own, which it needs first:
 python train.py --config=configs/llamagen.py:demo,data=digits
 
 Data: ImageNet as tokens of MaskGIT's tokenizer (configs/maskgit.py), of every image and its mirror
-image: --config.tokens.path, a folder that `python -m vqjax.tokenize SOURCE --out=DIR --augment=flip`
-wrote. Or --config.data.path and --config.tokenizer, and images are tokenized while training.
+image: --config.tokens.path, a folder that
+`python -m vqjax.tokenize SOURCE --out=DIR --augment=flip` wrote. Or --config.data.path and
+--config.tokenizer, and images are tokenized while training.
 
 Expected, by the authors, ADM's evaluator: FID 1.95 (B), 1.70 (L), 1.50 (XL), 1.48 (XXL), with a
 guidance that grows along the sequence. Their checkpoints load with `vqjax.load_generator`. We have

@@ -76,7 +76,7 @@ def run(request, tokens, tmp_path_factory):
 
 
 def test_a_run_leaves_what_it_promises(run):
-  make, workdir = run
+  _, workdir = run
   lines = metrics(workdir)
   assert [line['step'] for line in lines if 'loss' in line] == [1, 2, 3, 4]
   assert {'loss', 'token_accuracy', 'grad_norm', 'learning_rate'} < set(lines[0])
@@ -115,10 +115,8 @@ def test_one_device_does_what_eight_do(run, tmp_path):
       np.testing.assert_allclose(mine[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize('run', ['folder'], indirect=True)
 @pytest.mark.usefixtures('one_device')
-def test_numbers_of_a_look_do_not_depend_on_the_batch(run, tmp_path):
-  _, workdir = run
+def test_numbers_of_a_look_do_not_depend_on_the_batch(tmp_path):
   for batch_size in (4, 5):
     config = small(halton_maskgit, batch_size=batch_size, total_steps=2)
     config.optimizer.learning_rate = 0.0
@@ -158,7 +156,6 @@ def test_the_command_says_what_is_next(tmp_path, monkeypatch, caplog):
   assert caplog.messages[-1] == (
     f'next: python -m vqjax.generate {tmp_path} --out={tmp_path}/generated --num_images=100'
   )
-  assert any('tokens/s' in message for message in caplog.messages) or True
 
 
 @pytest.fixture(scope='module')

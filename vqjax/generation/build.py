@@ -59,7 +59,7 @@ DTYPES = ('float32', 'bfloat16')
 def build(section: Mapping[str, Any], layout: Layout) -> Any:
   """The network that `config.generator` describes, for symbols of a layout.
 
-  `{'network': 'llamagen', 'num_classes': 1000, 'digits': 1, 'dtype': 'bfloat16', 'width': 768, ...}`
+  `{'network': 'llamagen', 'num_classes': 1000, 'digits': 1, 'dtype': 'bfloat16', 'depth': 12, ...}`
 
   Raises:
     UserError: an unknown field or a value outside the legal ones.

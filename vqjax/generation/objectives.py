@@ -1,4 +1,4 @@
-"""What the training of a transformer over tokens minimises: one dataclass for each published recipe.
+"""What the training of a transformer over tokens minimises: a dataclass for each published recipe.
 
 All are functions of an apply, which is the network with its weights, and of symbols, labels and a
 key of each image. What is drawn for an image comes from its own key, so that neither the batch nor

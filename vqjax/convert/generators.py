@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vqjax.convert import generator_names, trees
+from vqjax.convert import generator_names
 from vqjax.convert.names import Names
 from vqjax.convert.recognise import has, some, strip, weights
 from vqjax.errors import UserError, printable
@@ -154,18 +154,3 @@ def take_apart_generator(
   skipped = tuple(key for key in tensors if re.search(family.skip, key))
   tensors = {key: value for key, value in tensors.items() if key not in skipped}
   return PublishedGenerator(name, section, family.names(section), tensors, skipped)
-
-
-def export_generator(
-  variables: Mapping[str, Any], generator: _Config, format: str
-) -> dict[str, np.ndarray]:
-  """Variables in their collections -> {their key: array}, the inverse of reading a checkpoint.
-
-  Args:
-    variables: of the transformer.
-    generator: the part of its config.
-    format: name in `GENERATORS`.
-  """
-  family = GENERATORS[format]
-  tensors = trees.export(variables, family.names(generator))
-  return tensors | {copy: tensors[kept] for copy, kept in family.tied.items()}

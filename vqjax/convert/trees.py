@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vqjax import shipped, tensor_files
-from vqjax.convert import hub, names, recognise
+from vqjax.convert import generators, hub, names, recognise
 from vqjax.convert.names import Names
 from vqjax.errors import UserError
 from vqjax.tokenizer import Tokenizer
@@ -121,6 +121,21 @@ def export(variables: Mapping[str, Any], table: Names) -> dict[str, np.ndarray]:
     # Not ascontiguousarray, which gives a scalar an axis.
     tensors[table.key(name)] = np.array(table.to_theirs(name, np.asarray(leaf)), order='C')
   return tensors
+
+
+def export_generator(
+  variables: Mapping[str, Any], generator: dict[str, Any], format: str
+) -> dict[str, np.ndarray]:
+  """Variables of a transformer -> {their key: array}, with what their files hold twice.
+
+  Args:
+    variables: in their collections.
+    generator: the `generator` part of its config.
+    format: name in `generators.GENERATORS`.
+  """
+  family = generators.GENERATORS[format]
+  tensors = export(variables, family.names(generator))
+  return tensors | {copy: tensors[kept] for copy, kept in family.tied.items()}
 
 
 def initial_variables(model: Tokenizer) -> Callable[[], Mapping[str, Any]]:

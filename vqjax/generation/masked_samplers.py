@@ -1,0 +1,350 @@
+"""Samplers of masked transformers: all symbols are predicted at once, and a few of them kept.
+
+Every step draws by Gumbel-max: the largest of logits plus noise, which comes from the image's own
+key, folded with the step. `trace` takes the noise from elsewhere and shows every step.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vqjax.errors import UserError
+from vqjax.generation import orders
+from vqjax.generation.layout import MASKED
+
+# (step int32 [], stream, shape) -> standard Gumbel noise float32 [B *shape]
+Noise = Callable[[jax.Array, int, tuple[int, ...]], jax.Array]
+SYMBOLS, CHOICES, ROLLS = range(3)  # the streams: for the draws, for the confidences, for the order
+
+
+def gumbel(keys: jax.Array) -> Noise:
+  """Noise of typed keys [B], each image's from its own."""
+
+  def noise(step, stream, shape):
+    fold = lambda key: jax.random.fold_in(jax.random.fold_in(key, stream), step)
+    return jax.vmap(lambda key: jax.random.gumbel(fold(key), shape))(keys)
+
+  return noise
+
+
+@dataclasses.dataclass(frozen=True)
+class HaltonSampler:
+  """Reveals symbols in an order that is fixed before; see `orders.halton`.
+
+  Besnier et al., Halton Scheduler for Masked Generative Image Transformer (ICLR 2025). Step t of T
+  draws the next symbols of the order, up to `max(t + 1, int(N (1 - arccos((t + 1) / T) / (pi /
+  2))))` of them, from softmax(b_t (u + s (c - u))) of the conditional and unconditional logits, and
+  never revises one. The parts of a cell stand side by side in the order. A draw may be the mask
+  itself, where the network has it among its classes: the symbol then stays masked for later steps
+  and becomes V - 1 at the end, as in the original.
+
+  Attributes:
+    steps: T, 1..N.
+    guidance: s in every step; 0 or 1 without, and then no unconditional pass is made. The
+      original's w is s - 1.
+    inverse_temperature_start: what multiplies the logits at the first step (`sm_temp_min`); larger
+      is more certain.
+    inverse_temperature_end: the same at the last step, linear between (`sm_temp_max`).
+    temp_power: exponent of that line.
+    temp_warmup: steps at the beginning whose inverse temperature is halved.
+    top_k: draws among so many of the most probable symbols; 0 for all.
+    randomize: begins an image's order at a place of its own.
+  """
+
+  steps: int = 32
+  guidance: float = 1.0
+  inverse_temperature_start: float = 1.0
+  inverse_temperature_end: float = 1.0
+  temp_power: float = 1.0
+  temp_warmup: int = 0
+  top_k: int = 0
+  randomize: bool = False
+
+  def __call__(
+    self,
+    model: Any,
+    params: Any,
+    labels: jax.Array,
+    keys: jax.Array,
+    known: jax.Array | None = None,
+  ) -> jax.Array:
+    """See `contracts.Sampler`."""
+    rolls = None
+    if self.randomize:
+      cells = int(np.prod(model.layout.grid))
+      roll = lambda key: jax.random.randint(jax.random.fold_in(key, ROLLS), (), 0, cells)
+      rolls = jax.vmap(roll)(keys)
+    return self.trace(model, params, labels, gumbel(keys), known, rolls)[-1]
+
+  def trace(
+    self,
+    model: Any,
+    params: Any,
+    labels: jax.Array,
+    noise: Noise,
+    known: jax.Array | None = None,
+    rolls: jax.Array | None = None,
+  ) -> jax.Array:
+    """The symbols after every step, MASKED where none is: int32 [T B N].
+
+    `rolls` int32 [B]: cell i of an image's order is cell (i - roll) mod (h w) of `orders.halton`.
+    """
+    _check(self, model)
+    length, parts = model.layout.length, model.layout.parts
+    counts = np.append(0, orders.reveal_counts(length, orders.steps_done(self.steps)))
+    most = int(np.diff(counts).max())  # of a step: no other symbols are drawn
+    order = jnp.asarray(orders.halton(model.layout))[None]
+    if rolls is not None:
+      at = jnp.arange(order.shape[1])[None] - rolls[:, None]
+      order = jnp.take(order[0], at % order.shape[1])
+    order = order[:, :, None] * parts + jnp.arange(parts, dtype=jnp.int32)[None, None]
+    order = jnp.broadcast_to(order.reshape(len(order), length), (len(labels), length))
+    order = jnp.pad(order, ((0, 0), (0, most)))  # so that no slice reaches beyond it
+
+    start = _start(model, labels, known)
+
+    def step(symbols, now):
+      t, begin, end, inverse_temperature = now
+      places = jax.lax.dynamic_slice_in_dim(order, begin, most, axis=1)
+      logits = _predict(self, model, params, symbols, labels, self.guidance, places)
+      logits = _top_k(inverse_temperature * logits, self.top_k)
+      drawn, _ = _draw(logits, noise(t, SYMBOLS, logits.shape[1:]), model.layout.base)
+      now = jnp.arange(most)[None] < end - begin
+      now &= jnp.take_along_axis(start, places, axis=1) == MASKED
+      put = lambda row, place, new: row.at[place].set(new, mode='drop')
+      symbols = jax.vmap(put)(symbols, jnp.where(now, places, length), drawn)
+      return symbols, symbols
+
+    each = (jnp.arange(self.steps), counts[:-1], counts[1:], self._inverse_temperatures())
+    return _filled(model, jax.lax.scan(step, start, jax.tree.map(jnp.asarray, each))[1])
+
+  def _inverse_temperatures(self):
+    line = np.linspace(self.inverse_temperature_start, self.inverse_temperature_end, self.steps)
+    warming = np.arange(self.steps) < self.temp_warmup
+    return (line**self.temp_power * np.where(warming, 0.5, 1.0)).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfidenceSampler:
+  """Reveals the symbols that are most probable, as Halton-MaskGIT's other sampler does.
+
+  Step t of T draws a symbol at every place and writes those whose confidence, log p plus noise, is
+  among the k_t largest, `k_t = max(t + 1, int(N (1 - rate(t / (T - 1)))))`. What was revealed
+  before counts among them and is written anew: symbols are revised until the last step. Guidance
+  and noise follow the line t / (T - 1): the scale grows from 1, the noise falls to 0.
+
+  Deviations: symbols in `known` are not overwritten, which the original's are; a single step
+  reveals everything, not one symbol.
+
+  Attributes:
+    steps: T, 1..N.
+    guidance: s of the last step; 0 or 1 without. The original's w is s - 1.
+    inverse_temperature: what multiplies the logits (`sm_temp`).
+    choice_temperature: of the confidences' Gumbel noise at first (`r_temp`).
+    schedule: of `masking`; the original's are arccos, cosine, linear, root and square.
+    randomize: 'linear' as above; 'warm_up', any symbols in the first two steps and no noise later;
+      'random', any symbols in every step; 'no', no noise.
+  """
+
+  steps: int = 12
+  guidance: float = 1.0
+  inverse_temperature: float = 1.0
+  choice_temperature: float = 4.5
+  schedule: str = 'arccos'
+  randomize: str = 'linear'
+
+  def __call__(
+    self,
+    model: Any,
+    params: Any,
+    labels: jax.Array,
+    keys: jax.Array,
+    known: jax.Array | None = None,
+  ) -> jax.Array:
+    """See `contracts.Sampler`."""
+    return self.trace(model, params, labels, gumbel(keys), known)[0][-1]
+
+  def trace(
+    self,
+    model: Any,
+    params: Any,
+    labels: jax.Array,
+    noise: Noise,
+    known: jax.Array | None = None,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Every step's (symbols after it, symbols drawn in it), MASKED where none is: int32 [T B N]."""
+    _check(self, model)
+    if self.randomize not in _RANDOMIZE:
+      raise UserError(f'randomize is {self.randomize!r}; legal: {", ".join(_RANDOMIZE)}.')
+    length = model.layout.length
+    progress = orders.steps_begun(self.steps)
+    counts = orders.reveal_counts(length, progress, self.schedule)
+    start = _start(model, labels, known)
+
+    def step(symbols, now):
+      t, count, done = now
+      scale = 1 + (self.guidance - 1) * done
+      logits = _predict(self, model, params, symbols, labels, scale)
+      logits = self.inverse_temperature * logits
+      drawn, log_p = _draw(logits, noise(t, SYMBOLS, logits.shape[1:]), model.layout.base)
+      confidence = self._confidence(t, done, log_p, noise(t, CHOICES, (length,)))
+      confidence = jnp.where(symbols == MASKED, confidence, jnp.inf)
+      least = jnp.take(jnp.sort(confidence, axis=1), length - count, axis=1)
+      write = (confidence >= least[:, None]) & (start == MASKED)
+      symbols = jnp.where(write, drawn, symbols)
+      return symbols, (symbols, drawn)
+
+    each = (jnp.arange(self.steps), jnp.asarray(counts), jnp.asarray(progress))
+    symbols, drawn = jax.lax.scan(step, start, each)[1]
+    return _filled(model, symbols), drawn
+
+  def _confidence(self, t, done, log_p, noise):
+    if self.randomize == 'linear':
+      return log_p + self.choice_temperature * (1 - done) * noise
+    first = {'warm_up': 2, 'random': self.steps, 'no': 0}[self.randomize]
+    # In place of uniform numbers: they only rank the symbols.
+    return jnp.where(t < first, noise, log_p)
+
+
+_RANDOMIZE = ('linear', 'warm_up', 'random', 'no')
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskGITSampler:
+  """Reveals the symbols that are most probable, as MaskGIT does.
+
+  Chang et al., MaskGIT: Masked Generative Image Transformer (CVPR 2022). Step t of T draws a symbol
+  at every unknown place; those whose confidence, log p plus noise, is among the m_t smallest are
+  masked again, `m_t = max(1, min(unknown - 1, int(U rate((t + 1) / T))))`, of U unknown at first.
+  Nothing that stays is revised. The last step's symbols are the result, none masked.
+
+  Deviation: guidance, which the original does not have and its network cannot have.
+
+  Attributes:
+    steps: T, 1..N.
+    guidance: s in every step, `u + s (c - u)`; 0 or 1 without.
+    choice_temperature: of the confidences' Gumbel noise, times 1 - (t + 1) / T.
+    schedule: of `masking`; the original's are cosine, linear, powX, log and exp.
+    start: the step to begin at, to change a part of an image in fewer steps.
+  """
+
+  steps: int = 12
+  guidance: float = 1.0
+  choice_temperature: float = 4.5
+  schedule: str = 'cosine'
+  start: int = 0
+
+  def __call__(
+    self,
+    model: Any,
+    params: Any,
+    labels: jax.Array,
+    keys: jax.Array,
+    known: jax.Array | None = None,
+  ) -> jax.Array:
+    """See `contracts.Sampler`."""
+    return self.trace(model, params, labels, gumbel(keys), known)[1][-1]
+
+  def trace(
+    self,
+    model: Any,
+    params: Any,
+    labels: jax.Array,
+    noise: Noise,
+    known: jax.Array | None = None,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Every step's (symbols after it, MASKED where masked again, all symbols): int32 [T-start B N].
+
+    Noise is asked for by the steps 0..T-1-start, counted from `start`.
+    """
+    _check(self, model)
+    if not 0 <= self.start < self.steps:
+      raise UserError(f'start is {self.start}; legal: 0..{self.steps - 1}, one of steps.')
+    layout = model.layout
+    lengths = jnp.asarray(orders.mask_lengths(layout.length, self.steps, self.schedule))
+    start = _start(model, labels, known)
+    initial = jnp.sum(start == MASKED, axis=1)  # U
+
+    def step(symbols, now):
+      t, length, done = now
+      unknown = symbols == MASKED
+      logits = _predict(self, model, params, symbols, labels, self.guidance)[..., : layout.base]
+      drawn, log_p = _draw(logits, noise(t, SYMBOLS, logits.shape[1:]), layout.base)
+      drawn = jnp.where(unknown, drawn, symbols)
+      choice = self.choice_temperature * (1 - done) * noise(t, CHOICES, (layout.length,))
+      confidence = jnp.where(unknown, log_p + choice, jnp.inf)
+      count = jnp.minimum(jnp.sum(unknown, axis=1) - 1, jnp.take(length, initial))
+      count = jnp.maximum(count, 1)[:, None]
+      cut = jnp.take_along_axis(jnp.sort(confidence, axis=1), count, axis=1, mode='clip')
+      symbols = jnp.where(confidence < cut, MASKED, drawn)
+      return symbols, (symbols, drawn)
+
+    each = (lengths[self.start :], jnp.asarray(orders.steps_done(self.steps))[self.start :])
+    return jax.lax.scan(step, start, (jnp.arange(self.steps - self.start), *each))[1]
+
+
+def _check(sampler, model):
+  length = model.layout.length
+  if not 1 <= sampler.steps <= length:
+    raise UserError(
+      f'steps is {sampler.steps}; legal: 1..{length}, as an image has {length} symbols.'
+    )
+  if sampler.guidance and sampler.guidance < 1:
+    raise UserError(
+      f'guidance is {sampler.guidance}; legal: 0 or 1 for none, larger for more of the class.'
+    )
+  if sampler.guidance > 1 and not model.has_null:
+    raise UserError(
+      f'guidance is {sampler.guidance}, but {type(model).__name__} has no null class; legal: 0 or '
+      '1, or another network.'
+    )
+
+
+def _start(model, labels, known):
+  """What is known, MASKED elsewhere: int32 [B N]."""
+  if known is None:
+    return jnp.full((len(labels), model.layout.length), MASKED, jnp.int32)
+  return known.astype(jnp.int32)
+
+
+def _predict(sampler, model, params, symbols, labels, scale, places=None):
+  """Logits [B N V'] with guidance of a scale, or those at places [B M] alone, [B M V']."""
+  guided = sampler.guidance > 1
+  if guided:  # side by side, so that an image's two stay on its device
+    symbols = jnp.repeat(symbols, 2, axis=0)
+    labels = jnp.stack([labels, jnp.full_like(labels, model.num_classes)], axis=1).reshape(-1)
+    places = None if places is None else jnp.repeat(places, 2, axis=0)
+  logits = model.apply({'params': params}, symbols, labels)
+  if places is not None:
+    logits = jnp.take_along_axis(logits, places[..., None], axis=1)
+  if guided:
+    logits = logits.reshape(-1, 2, *logits.shape[1:])
+    conditional, unconditional = logits[:, 0], logits[:, 1]
+    logits = unconditional + scale * (conditional - unconditional)
+  return logits
+
+
+def _draw(logits, noise, base):
+  """Symbols drawn from logits [B M V'], MASKED for what is beyond V, and their log p: [B M]."""
+  drawn = jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
+  picked = jnp.take_along_axis(logits, drawn[..., None], axis=-1)[..., 0]
+  log_p = picked - jax.nn.logsumexp(logits, axis=-1)
+  return jnp.where(drawn < base, drawn, MASKED), log_p
+
+
+def _top_k(logits, k):
+  """-inf at all but the k largest of each row, and those that equal the least of them."""
+  if not 0 < k < logits.shape[-1]:
+    return logits
+  least = jax.lax.top_k(logits, k)[0][..., -1:]
+  return jnp.where(logits >= least, logits, -jnp.inf)
+
+
+def _filled(model, symbols):
+  """Of every step's symbols [T B N] the last, V - 1 where the mask itself was drawn."""
+  last = jnp.where(symbols[-1] == MASKED, model.layout.base - 1, symbols[-1])
+  return symbols.at[-1].set(last)

@@ -7,7 +7,7 @@ runs/llamagen_gpt_demo. With guidance and without, it draws equally many of each
 table shows
 
   read        share of them that a support vector machine reads as their class. It was trained on
-              the training digits, as they are and moved by half a pixel each way; what it reads of
+              the training digits, as they are and moved by a pixel each way; what it reads of
               the held-out ones, which are in other hands, and of their reconstructions, stands
               beside.
   nearest     distance to the nearest training digit, pixels in [0, 1]: quartiles and the lowest
@@ -31,7 +31,7 @@ from vqjax.data.digits import Digits
 from vqjax.report import pictures
 
 LEAST = {'guided': 0.90, 'unguided': 0.85}
-MOVES = [(0, 0), (0, 0.5), (0, -0.5), (0.5, 0), (-0.5, 0)]
+MOVES = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
 QUANTILES = (0.01, 0.25, 0.5, 0.75)
 
 

@@ -81,6 +81,7 @@ def demo(config, data):
     config.data.train.crop = 'center'
     config.data.train.flip = False
     network.num_classes = 10
+    config.sampler.guidance = config.sampler.guidance and 2.0
     config.sample_images = 80
     config.batch_size = 64
   else:
@@ -88,6 +89,7 @@ def demo(config, data):
     config.tokenizer = 'photos'
     common.photos(config, 64)
     network.num_classes = 0
+    config.sampler.guidance = 0.0
     config.batch_size = 16
   config.eval_images = 400
   config.total_steps = 1_600

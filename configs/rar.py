@@ -41,7 +41,7 @@ def get_config(arg=''):
   temperature, guidance, power = SAMPLING[arg.model]
   config = generation.default(
     'rar',
-    CausalSampler(temperature=temperature, guidance=guidance),
+    CausalSampler(temperature=temperature, guidance=guidance, guidance_power=power),
     Permuted(),
     **SIZES[arg.model.upper()],
     dropout=0.1,

@@ -17,7 +17,7 @@ SHOWN = {
 
 
 def run_defaults():
-  """What every config says of its run, whatever is trained: length, batches, checkpoints, devices."""
+  """What every config says of its run, whatever is trained: its length, batches and devices."""
   config = ConfigDict()
   config.name = ''  # of the run folder: runs/NAME
   config.seed = 0  # of initialisation, data order and everything drawn while training

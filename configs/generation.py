@@ -28,7 +28,9 @@ def default(network, sampler, objective, **fields):
   config.tokenizer = ''
 
   config.tokens = ConfigDict()
-  config.tokens.path = ''  # a folder that `python -m vqjax.tokenize` wrote; '': images of config.data
+  config.tokens.path = (
+    ''  # a folder that `python -m vqjax.tokenize` wrote; '': images of config.data
+  )
   config.tokens.eval_path = ''  # held-out ones; '': a part of the folder
   config.tokens.holdout = 0.05  # the fraction of the folder that is held out then
   # Of the tokenizer's run; 0: the checkpoint of the tokens, or the best. This and what follows is
@@ -53,7 +55,7 @@ def default(network, sampler, objective, **fields):
   config.sampler = section(sampler, build.SAMPLERS)  # of the pictures under samples/
   config.objective = section(objective, objectives.OBJECTIVES)
   config.optimizer = common.optimizer_defaults()
-  config.optimizer.no_weight_decay = ()  # patterns of parameters that weight decay spares, like '*norm*'
+  config.optimizer.no_weight_decay = ()  # patterns of what it spares, such as '*norm*'
   return config
 
 
@@ -79,6 +81,7 @@ def demo(config, data):
     config.data.train.crop = 'center'
     config.data.train.flip = False
     network.num_classes = 10
+    config.sampler.guidance = config.sampler.guidance and 2.0
     config.sample_images = 80
     config.batch_size = 64
   else:
@@ -86,6 +89,7 @@ def demo(config, data):
     config.tokenizer = 'photos'
     common.photos(config, 64)
     network.num_classes = 0
+    config.sampler.guidance = 0.0
     config.batch_size = 16
   config.eval_images = 400
   config.total_steps = 1_600

@@ -78,5 +78,4 @@ def get_config(arg=''):
   if arg.demo:
     generation.demo(config, arg.data)
     config.sampler.steps = 16
-    config.sampler.guidance = 2.0
   return config

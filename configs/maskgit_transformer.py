@@ -35,7 +35,7 @@ def get_config(arg=''):
   arg = common.parse_arg(arg, demo=False, data=('digits', 'photos'), size=('256', '512'))
   config = generation.default(
     'maskgit',
-    MaskGITSampler(steps=12, choice_temperature=4.5),
+    MaskGITSampler(steps=12, choice_temperature=4.5, guidance=0.0),
     MaskGIT(),
     width=768,
     depth=24,

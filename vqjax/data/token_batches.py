@@ -64,8 +64,9 @@ def open_token_folder(
     for name in ('weights_sha256', 'token_shape', 'num_codes'):
       if (theirs := held_out.index.get(name)) != (own := found.index.get(name)):
         raise UserError(
-          f'tokens.eval_path={eval_path} has {name} {theirs}, tokens.path={path} {own}; write both by '
-          'one tokenizer at one image size: python -m vqjax.tokenize SOURCE --out=DIR --split=eval.'
+          f'tokens.eval_path={eval_path} has {name} {theirs}, tokens.path={path} {own}; write both '
+          'by one tokenizer at one image size: python -m vqjax.tokenize SOURCE --out=DIR '
+          '--split=eval.'
         )
     return {
       'train': TokenPart(found, range(count), 'images'),

@@ -122,7 +122,7 @@ METRICS = {
   ),
   # Of a generator, which predicts tokens.
   'token_loss': Metric(
-    "the objective without dropout and with every label, nats a symbol, mean over images; a masked "
+    'the objective without dropout and with every label, nats a symbol, mean over images; a masked '
     "generator's depends on the masks, which are the same in every look",
     Means,
     'lower',
@@ -131,8 +131,8 @@ METRICS = {
     curve='held-out token loss',
   ),
   'token_accuracy': Metric(
-    'fraction of an image\'s symbols, of those that are masked if any, whose largest logit is right, '
-    'mean over images',
+    "fraction of an image's symbols, of the masked ones where there are such, whose largest logit "
+    'is right, mean over images',
     Means,
     'higher',
     words='token accuracy {:.1%}',

@@ -9,12 +9,15 @@ import jax.numpy as jnp
 
 from vqjax.errors import UserError
 from vqjax.fields import check_type
+from vqjax.generation.causal_sampler import CausalSampler
 from vqjax.generation.contracts import Sampler
 from vqjax.generation.halton_maskgit import MaskedTransformer
 from vqjax.generation.layout import Layout
+from vqjax.generation.llamagen import GPT
 from vqjax.generation.masked_samplers import ConfidenceSampler, HaltonSampler, MaskGITSampler
 from vqjax.generation.maskgit import MaskGITTransformer
 from vqjax.generation.objectives import OBJECTIVES, Objective
+from vqjax.generation.rar import RAR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +35,17 @@ class Family:
   objectives: tuple[str, ...]
 
 
-_MASKED = {'samplers': ('halton', 'confidence', 'maskgit'), 'objectives': ('halton', 'maskgit')}
+_SAMPLERS, _OBJECTIVES = ('halton', 'confidence', 'maskgit'), ('halton', 'maskgit')
 
 NETWORKS: dict[str, Family] = {
-  'halton_maskgit': Family(MaskedTransformer, **_MASKED),
-  'maskgit': Family(MaskGITTransformer, **_MASKED),
+  'llamagen': Family(GPT, ('causal',), ('causal',)),
+  'rar': Family(RAR, ('causal',), ('permuted', 'causal')),
+  'halton_maskgit': Family(MaskedTransformer, _SAMPLERS, _OBJECTIVES),
+  'maskgit': Family(MaskGITTransformer, _SAMPLERS, _OBJECTIVES),
 }
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
+  'causal': CausalSampler,
   'halton': HaltonSampler,
   'confidence': ConfidenceSampler,
   'maskgit': MaskGITSampler,
@@ -53,7 +59,7 @@ DTYPES = ('float32', 'bfloat16')
 def build(section: Mapping[str, Any], layout: Layout) -> Any:
   """The network that `config.generator` describes, for symbols of a layout.
 
-  `{'network': 'llamagen', 'num_classes': 1000, 'digits': 1, 'dtype': 'bfloat16', 'width': 768, ...}`
+  `{'network': 'llamagen', 'num_classes': 1000, 'digits': 1, 'dtype': 'bfloat16', 'depth': 12, ...}`
 
   Raises:
     UserError: an unknown field or a value outside the legal ones.

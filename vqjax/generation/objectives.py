@@ -1,4 +1,4 @@
-"""What the training of a transformer over tokens minimises: one dataclass for each published recipe.
+"""What the training of a transformer over tokens minimises: a dataclass for each published recipe.
 
 All are functions of an apply, which is the network with its weights, and of symbols, labels and a
 key of each image. What is drawn for an image comes from its own key, so that neither the batch nor
@@ -87,8 +87,8 @@ class Permuted:
 
   Yu et al., Randomized Autoregressive Visual Generation (2024): an image has a uniformly random
   order with a probability that is 1 up to `anneal_start`, 0 from `anneal_end` on, both shares of
-  the run, and falls linearly between; raster order otherwise. With several symbols a cell, cells
-  are permuted and their symbols stay together.
+  the run, and falls linearly between; raster order otherwise. The symbols of a cell, where it has
+  several, are visited apart.
 
   Attributes:
     label_drop: see `Objective`.

@@ -166,7 +166,7 @@ class Progress:
     self._total_steps, self._tokens = total_steps, tokens_per_image
     self._batch_size = batch_size
     self._clock = clock
-    # Between the last two calls of `line`: images and tokens, where they count, each second by name.
+    # Between the last two calls of `line`: images a second and, where they count, tokens, by name.
     self.pace: dict[str, float] = {}
     self.start(start_step)
 

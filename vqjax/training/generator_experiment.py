@@ -34,7 +34,7 @@ class GeneratorExperiment:
   """
 
   best_metric = objectives.BEST_METRIC
-  next_command = 'python -m vqjax.generate {workdir} --out={workdir}/generated'
+  next_command = 'python -m vqjax.generate {workdir} --out={workdir}/generated --num_images=100'
 
   def __init__(self, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
     sharding.check_batch_size(mesh, config.batch_size, 'config.batch_size', config.accumulate)
@@ -115,7 +115,9 @@ class GeneratorExperiment:
     numbers = np.arange(-(-shown // mesh.size) * mesh.size)
     classes = config.generator.num_classes
     # Of every class in turn; of more classes than images, at even distances.
-    labels = numbers % classes if classes <= shown and classes else numbers * classes // max(shown, 1)
+    labels = (
+      numbers % classes if classes <= shown and classes else numbers * classes // max(shown, 1)
+    )
     labels = jnp.asarray(labels % max(classes, 1), jnp.int32)
     keys = jax.vmap(lambda n: jax.random.fold_in(self._key, n))(jnp.asarray(numbers, jnp.int32))
     labels, keys = jax.lax.with_sharding_constraint((labels, keys), sharding.batch(mesh))

@@ -88,8 +88,8 @@ def generate(
   mesh, _ = gen.tokenizer.everywhere
   batch_size = -(-16 // mesh.size) * mesh.size if batch_size is None else batch_size
   sharding.check_batch_size(mesh, batch_size, '--batch_size')
-  sampler = gen.check(batch_size, **settings)
   every = labels_of(gen, num_images, classes, labels, seed)
+  sampler = gen.check(batch_size, **settings)
   record = _describe(gen, sampler, num_images, classes, labels, seed)
   out = pathlib.Path(out).expanduser()
   outputs.refuse_foreign(out, RECORD)
@@ -100,6 +100,7 @@ def generate(
     files = [out / 'images' / name for name in names(gen, every)]
     own = range(process_index * batch_size, num_images, process_count * batch_size)
     starts = [n for n in own if not all(f.exists() for f in files[n : n + batch_size])]
+    _sweep(out, {file.name for n in starts for file in files[n : n + batch_size]}, process_index)
     images = sum(len(files[n : n + batch_size]) for n in starts)
     log.info('%d of %d images are to be made here, by %s', images, num_images, sampler)
     progress = ImageProgress(images)
@@ -209,6 +210,15 @@ def _open(out, record):
     ) from error
   outputs.refuse_other(out, 'images', there, record, _FREE)
   return there
+
+
+def _sweep(out, names, process_index):
+  """Removes what this process's share was left with when it was killed."""
+  for path in (out / 'images').glob('.*'):
+    if f'{path.name[1:].partition(".png")[0]}.png' in names:
+      path.unlink()
+  for path in out.glob('.samples.npz.*') if process_index == 0 else ():
+    path.unlink()
 
 
 def _save(out, record):

@@ -11,8 +11,39 @@ from vqjax.errors import UserError
 from vqjax.generation.layout import Layout
 from vqjax.generator import Generator
 
-# By network, then width. Of another width: the last.
-SAMPLERS: dict[str, dict[int, dict[str, Any]]] = {}
+# The samplers of the published networks, and the settings that their authors report numbers by, by
+# width: of LlamaGen at 384 pixels, of Halton-MaskGIT by 32 steps, of MaskGIT as its demo samples.
+_SAMPLERS: dict[str, tuple[dict[str, Any], dict[int, dict[str, Any]]]] = {
+  'llamagen': (
+    {'name': 'causal'},
+    {
+      768: {'guidance': 2.0},
+      1024: {'guidance': 2.0},
+      1280: {'guidance': 1.75},
+      1536: {'guidance': 1.75},
+      3200: {'guidance': 1.65},
+    },
+  ),
+  'rar': (
+    {'name': 'causal'},
+    {
+      768: {'guidance': 16.0, 'guidance_power': 2.75},
+      1024: {'guidance': 15.5, 'guidance_power': 2.5, 'temperature': 1.02},
+      1280: {'guidance': 6.9, 'guidance_power': 1.5, 'temperature': 1.02},
+      1408: {'guidance': 8.0, 'guidance_power': 1.2, 'temperature': 1.02},
+    },
+  ),
+  'halton_maskgit': (
+    {'name': 'halton', 'steps': 32},
+    {
+      384: {'guidance': 2.5},
+      512: {'guidance': 2.0},
+      768: {'guidance': 1.7},
+      1024: {'guidance': 1.5},
+    },
+  ),
+  'maskgit': ({'name': 'maskgit', 'steps': 16, 'choice_temperature': 4.5}, {}),
+}
 
 
 def load_generator(
@@ -108,16 +139,17 @@ def describe(
   """
   codes, unit = tokenizer.model.quantizer.num_codes, tokenizer.model.downsample
   name = f'a checkpoint of {published.format}'
-  if published.num_codes not in (None, codes):
+  predicted, length = published.tokens
+  if predicted not in (None, codes):
     raise UserError(
-      f'{name} predicts {published.num_codes} codes, but {tokenizer.source} has {codes}; name the '
+      f'{name} predicts {predicted} codes, but {tokenizer.source} has {codes}; name the '
       'tokenizer that it was trained with.'
     )
-  if published.length is not None:
-    side = math.isqrt(published.length) * unit
+  if length is not None:
+    side = math.isqrt(length) * unit
     if image_size not in (None, side):
       raise UserError(
-        f'{name} is of {published.length} tokens an image, which {tokenizer.source} has at '
+        f'{name} is of {length} tokens an image, which {tokenizer.source} has at '
         f'{side}x{side} pixels; image_size is {image_size}; legal: {side}, or leave it out.'
       )
     image_size = side
@@ -129,10 +161,11 @@ def describe(
   shape = tokenizer.token_shape(image_size, image_size)
   generator = {**published.generator, 'digits': 1, 'dtype': 'float32'}
   generator['num_classes'] = published.num_classes(Layout.of(shape, codes))
+  sampler, by_width = _SAMPLERS[generator['network']]
   return ml_collections.ConfigDict(
     {
       'generator': generator,
-      'sampler': _sampler(generator),
+      'sampler': {**sampler, **by_width.get(generator['width'], {})},
       'tokenizer': tokenizer.source,
       'tokens': {
         'shape': shape,
@@ -142,8 +175,3 @@ def describe(
       },
     }
   )
-
-
-def _sampler(generator):
-  by_width = SAMPLERS[generator['network']]
-  return by_width.get(generator['width'], by_width[max(by_width)])

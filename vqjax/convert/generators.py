@@ -12,7 +12,7 @@ from vqjax.convert import generator_names
 from vqjax.convert.names import Names
 from vqjax.convert.recognise import has, some, strip, weights
 from vqjax.errors import UserError, printable
-from vqjax.generation import halton_maskgit, llamagen
+from vqjax.generation import halton_maskgit, llamagen, rar
 from vqjax.generation.layout import Layout
 from vqjax.tensor_files import DAMAGE
 
@@ -30,6 +30,8 @@ class GeneratorFormat:
       what `generation.build` needs but for the layout of the tokens, which no key says. `heads` is
       None where no tensor's shape tells it.
     classes: function (tensors, the layout of the tokens) -> how many classes there are.
+    tokens: function (tensors) -> (how many codes a token has, how many tokens an image), each None
+      where no tensor's shape tells it.
     names: function (that part) -> their keys for our paths.
     skip: pattern of the keys that are no part of the transformer.
     tied: keys of tensors that a file holds twice -> the keys that ours are read from.
@@ -38,6 +40,7 @@ class GeneratorFormat:
   marks: tuple[str, ...]
   describe: Callable[[_Tensors, Mapping[str, Any]], _Config]
   classes: Callable[[_Tensors, Layout], int]
+  tokens: Callable[[_Tensors], tuple[int | None, int | None]]
   names: Callable[[_Config], Names]
   skip: str = '$^'
   tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -65,9 +68,14 @@ class PublishedGenerator:
     """Classes that it was trained on, when it is of tokens of this layout."""
     return GENERATORS[self.format].classes(self.tensors, layout)
 
+  @property
+  def tokens(self) -> tuple[int | None, int | None]:
+    """(codes of a token, tokens of an image), None for what the checkpoint does not say."""
+    return GENERATORS[self.format].tokens(self.tensors)
+
 
 # The weights that were trained last come before their average, which the authors' samplers ignore.
-_ENTRIES = ('model', 'module', 'model_state_dict', 'state_dict', 'ema')
+_ENTRIES = ('model', 'module', 'model_state_dict', 'state_dict', 'tensors', 'ema')
 
 
 def _depth(tensors, pattern):
@@ -136,6 +144,7 @@ GENERATORS: dict[str, GeneratorFormat] = {
     marks=(r'cls_embedding\.embedding_table\.weight$', r'layers\.0\.attention\.wqkv\.weight$'),
     describe=_llamagen,
     classes=lambda tensors, layout: len(tensors['cls_embedding.embedding_table.weight']) - 1,
+    tokens=lambda tensors: (len(tensors['tok_embeddings.weight']), None),
     names=lambda generator: generator_names.LLAMAGEN_GPT,
     skip='^freqs_cis$',  # the rotary table, in old files
   ),
@@ -146,12 +155,17 @@ GENERATORS: dict[str, GeneratorFormat] = {
     classes=lambda tensors, layout: (
       len(tensors['embeddings.weight']) - len(tensors['lm_head.weight']) - 2
     ),
+    tokens=lambda tensors: (
+      len(tensors['lm_head.weight']),
+      tensors['pos_embed'].shape[1] - rar.SPARE_POSITIONS,
+    ),
     names=lambda generator: generator_names.RAR,
   ),
   'halton_maskgit': GeneratorFormat(
     marks=(r'tok_emb\.weight$', r'transformer\.layers\.0\.attn\.wq\.'),
     describe=_halton_maskgit,
     classes=lambda tensors, layout: len(tensors['cls_emb.weight']) - 1,
+    tokens=lambda tensors: (len(tensors['tok_emb.weight']) - 1, len(tensors['pos_emb.weight'])),
     names=lambda generator: generator_names.HALTON_MASKGIT,
     tied={'head.weight': 'tok_emb.weight'},
   ),
@@ -159,6 +173,10 @@ GENERATORS: dict[str, GeneratorFormat] = {
     marks=(r'params/MlmLayer_0/', r'params/TransformerLayer_0/'),
     describe=_maskgit_transformer,
     classes=_classes_of_one_table,
+    tokens=lambda tensors: (
+      None,
+      len(tensors['params/Embed_0/position_embeddings/embedding']) - 1,
+    ),
     names=lambda generator: generator_names.MASKGIT_TRANSFORMER,
   ),
 }

@@ -12,7 +12,7 @@ from vqjax.convert import generator_names
 from vqjax.convert.names import Names
 from vqjax.convert.recognise import has, some, strip, weights
 from vqjax.errors import UserError, printable
-from vqjax.generation import llamagen
+from vqjax.generation import halton_maskgit, llamagen
 from vqjax.generation.layout import Layout
 from vqjax.tensor_files import DAMAGE
 
@@ -32,6 +32,7 @@ class GeneratorFormat:
     classes: function (tensors, the layout of the tokens) -> how many classes there are.
     names: function (that part) -> their keys for our paths.
     skip: pattern of the keys that are no part of the transformer.
+    tied: keys of tensors that a file holds twice -> the keys that ours are read from.
   """
 
   marks: tuple[str, ...]
@@ -39,6 +40,7 @@ class GeneratorFormat:
   classes: Callable[[_Tensors, Layout], int]
   names: Callable[[_Config], Names]
   skip: str = '$^'
+  tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +67,7 @@ class PublishedGenerator:
 
 
 # The weights that were trained last come before their average, which the authors' samplers ignore.
-_ENTRIES = ('model', 'module', 'model_state_dict', 'state_dict', 'ema')
+_ENTRIES = ('model', 'module', 'model_state_dict', 'state_dict', 'tensors', 'ema')
 
 
 def _depth(tensors, pattern):
@@ -95,6 +97,36 @@ def _rar(tensors, _):
   }
 
 
+def _halton_maskgit(tensors, _):
+  registers, width = tensors.get('reg_tokens.weight', tensors['pos_emb.weight'][:0]).shape
+  depth = _depth(tensors, r'transformer\.layers\.(\d+)\.')
+  sizes = {(size['width'], size['depth']): size['heads'] for size in halton_maskgit.SIZES.values()}
+  return {
+    'network': 'halton_maskgit',
+    'width': width,
+    'depth': depth,
+    'heads': sizes.get((width, depth)),
+    'registers': registers,
+  }
+
+
+def _maskgit_transformer(tensors, _):
+  layer = 'params/TransformerLayer_0'
+  width, heads, _ = tensors[f'{layer}/Attention_0/self_attention/query/kernel'].shape
+  return {
+    'network': 'maskgit',
+    'width': width,
+    'depth': _depth(tensors, r'params/TransformerLayer_(\d+)/'),
+    'heads': heads,
+    'mlp_width': tensors[f'{layer}/Mlp_0/intermediate_output/kernel'].shape[-1],
+  }
+
+
+def _classes_of_one_table(tensors, layout):
+  # Codes, classes and the mask.
+  return len(tensors['params/Embed_0/word_embeddings/embedding']) - layout.parts * layout.base - 1
+
+
 GENERATORS: dict[str, GeneratorFormat] = {
   'llamagen_gpt': GeneratorFormat(
     marks=(r'cls_embedding\.embedding_table\.weight$', r'layers\.0\.attention\.wqkv\.weight$'),
@@ -112,24 +144,29 @@ GENERATORS: dict[str, GeneratorFormat] = {
     ),
     names=lambda generator: generator_names.RAR,
   ),
+  'halton_maskgit': GeneratorFormat(
+    marks=(r'tok_emb\.weight$', r'transformer\.layers\.0\.attn\.wq\.'),
+    describe=_halton_maskgit,
+    classes=lambda tensors, layout: len(tensors['cls_emb.weight']) - 1,
+    names=lambda generator: generator_names.HALTON_MASKGIT,
+    tied={'head.weight': 'tok_emb.weight'},
+  ),
+  'maskgit_transformer': GeneratorFormat(
+    marks=(r'params/MlmLayer_0/', r'params/TransformerLayer_0/'),
+    describe=_maskgit_transformer,
+    classes=_classes_of_one_table,
+    names=lambda generator: generator_names.MASKGIT_TRANSFORMER,
+  ),
 }
 
 
 def take_apart_generator(
-  content: Any, path: str | pathlib.Path, format: str = 'auto', heads: int | None = None
+  content: Any, path: str | pathlib.Path, format: str = 'auto'
 ) -> PublishedGenerator:
-  """Recognises a generator by its keys and describes it.
-
-  Args:
-    content: what `files.read` gave.
-    path: of the file, for messages.
-    format: a name in `GENERATORS`, or 'auto'.
-    heads: of its attention, where no tensor says how many share the width; those of the published
-      sizes are known.
+  """Recognises a generator by its keys and describes it; arguments as in `take_apart`.
 
   Raises:
-    UserError: it is of no known system, or not of the one that `format` names, or of a size with
-      another number of heads than is known.
+    UserError: it is of no known system, or not of the one that `format` names, or damaged.
   """
   if format != 'auto' and format not in GENERATORS:
     raise UserError(f'format is {format!r}; legal: auto, {", ".join(GENERATORS)}.')
@@ -150,13 +187,11 @@ def take_apart_generator(
     raise UserError(
       f'{path} looks like a checkpoint of {name} but lacks or garbles {reason}; fetch it again.'
     ) from error
-  if generator['heads'] is None:
-    if heads is None:
+  for copy, kept in family.tied.items():
+    if copy in tensors and not np.array_equal(tensors.pop(copy), tensors[kept]):
       raise UserError(
-        f'{path} is {generator["width"]} wide and {generator["depth"]} layers deep, which is no '
-        'published size, and no tensor says how many heads share the width; name them by heads.'
+        f'{copy} of {path} is not {kept}, which the network has it share; fetch it again.'
       )
-    generator['heads'] = heads
   skipped = tuple(key for key in tensors if re.search(family.skip, key))
   tensors = {key: value for key, value in tensors.items() if key not in skipped}
   return PublishedGenerator(name, generator, family.names(generator), tensors, skipped)

@@ -113,3 +113,22 @@ def attend(
 def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
   """`x (1 + scale) + shift`, of [B T D] and [B 1 D] or [B T D] (Peebles and Xie, DiT, 2023)."""
   return x * (1 + scale) + shift
+
+
+def part_logits(x: jax.Array, table: jax.Array, bias: jax.Array, parts: int) -> jax.Array:
+  """Logits float32 [B N V] of states [B N D] by rows of a table [P V D], part after part.
+
+  Symbol j is part j mod P of its cell: its logits are `x_j table[j mod P]^T + bias[j mod P]`.
+
+  Args:
+    x: states, in the type that the product is computed in.
+    table: [P*V D].
+    bias: [P*V].
+    parts: P.
+  """
+  batch, length, width = x.shape
+  x = x.reshape(batch, length // parts, parts, width)
+  table = table.reshape(parts, -1, width).astype(x.dtype)
+  y = jnp.einsum('bcpd,pvd->bcpv', x, table, preferred_element_type=jnp.float32)
+  y = y + bias.reshape(1, 1, parts, -1)
+  return y.reshape(batch, length, -1)

@@ -13,8 +13,9 @@ import time
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from benchmarks import timing
+from benchmarks import timing, train_step
 from vqjax.generation.causal_sampler import CausalSampler
 from vqjax.generation.layout import Layout
 from vqjax.generation.llamagen import GPT
@@ -65,6 +66,35 @@ def passes(model, params, labels):
 
   places = jnp.arange(model.layout.length - 1, dtype=jnp.int32)
   return jax.lax.scan(step, (logits, cache), places)[0][0]
+
+
+def step(side, batch, width, depth):
+  """A call that trains once, as `torch_gpt.Step` does, and the operations of it."""
+  model = GPT(Layout((side, side), 16384), CLASSES, width, depth, width // 64)
+  keys = jax.random.split(jax.random.key(0), 3)
+  symbols = jax.random.randint(keys[0], (batch, side * side), 0, 16384)
+  labels = jax.random.randint(keys[1], (batch,), 0, CLASSES)
+  state = [jax.jit(model.init)(keys[2], symbols, labels)]
+  optimizer = optax.adamw(1e-4, b1=0.9, b2=0.95, weight_decay=0.05)
+  state.append(jax.jit(optimizer.init)(state[0]))
+
+  def loss(variables):
+    logits = model.apply(variables, symbols, labels)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, symbols).mean()
+
+  def update(variables, moments):
+    value, gradient = jax.value_and_grad(loss)(variables)
+    updates, moments = optimizer.update(gradient, moments, variables)
+    return optax.apply_updates(variables, updates), moments, value
+
+  compiled = jax.jit(update, donate_argnums=(0, 1)).lower(*state).compile()
+
+  def run():
+    state[0], state[1], value = compiled(*state)
+    value.block_until_ready()
+
+  forward = lambda variables: model.apply(variables, symbols, labels)
+  return run, 3 * train_step.count(forward, state[0])
 
 
 def main():

@@ -93,9 +93,7 @@ def demo(config, data):
     config.sampler.guidance = 0.0
     config.batch_size = 16
   config.eval_images = 400
-  config.total_steps = 2_000
-  config.log_every = 50
-  config.eval_every = config.checkpoint_every = 400
+  common.steps(config, 2_000)
   config.ema_decay = 0.995
   optimizer.learning_rate = 2e-3
   optimizer.clip_norm = 1.0

@@ -205,7 +205,7 @@ def demo(config, image_size=64):
   see `demo_network`. Without a perceptual term, whose weights are a download.
   """
   photos(config, image_size)
-  _steps(config, 1_600)
+  steps(config, 1_600)
   config.batch_size = 4
   config.seed_codebook_batches = 16
   config.accumulate = 1
@@ -272,7 +272,8 @@ def demo_network(config, patch_size, code_dim=8):
   config.model.pixel_mean, config.model.pixel_std = old.pixel_mean, old.pixel_std
 
 
-def _steps(config, total):
+def steps(config, total):
+  """Makes the run so many steps long, with four looks."""
   for key in ('total_epochs', 'total_examples'):
     if key in config:
       del config[key]

@@ -74,6 +74,7 @@ def demo(config, data):
   network, optimizer = config.generator, config.optimizer
   network.width, network.depth, network.heads = 96, 6, 4
   network.dtype = 'float32'
+  config.data = ConfigDict(default_data())
   if data == 'digits':
     config.tokenizer = DIGITS_TOKENIZER
     common.digits(config)
@@ -92,9 +93,7 @@ def demo(config, data):
     config.sampler.guidance = 0.0
     config.batch_size = 16
   config.eval_images = 400
-  config.total_steps = 1_600
-  config.log_every = 50
-  config.eval_every = config.checkpoint_every = 400
+  common.steps(config, 2_000)
   config.ema_decay = 0.995
   optimizer.learning_rate = 2e-3
   optimizer.clip_norm = 1.0

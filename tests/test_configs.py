@@ -1,4 +1,7 @@
-"""Every config and argument, built at full size without computing anything."""
+"""Every tokenizer's config and argument, built at full size without computing anything.
+
+Those of generators: test_generator_configs.py.
+"""
 
 import functools
 import importlib
@@ -16,10 +19,11 @@ from vqjax.errors import UserError
 from vqjax.runs.folder import flatten
 from vqjax.training import recipe as recipes
 
+GENERATORS = {'llamagen_gpt', 'rar', 'halton_maskgit', 'maskgit_transformer'}
 NAMES = sorted(
   path.stem
   for path in (pathlib.Path(__file__).parent.parent / 'configs').glob('*.py')
-  if path.stem not in ('__init__', 'common')
+  if path.stem not in ('__init__', 'common', 'generation', *GENERATORS)
 )
 
 NUM_EXAMPLES = 10_000  # of a training set, for what is in epochs
@@ -129,7 +133,7 @@ DEMOS = {
     'method=vqbase': (16, 16, 4),
     'method=vqgan': (16, 16, 1),
   },
-  'llamagen': {'model=vq16': (16, 16), 'model=vq8': (32, 32)},
+  'llamagen': {'model=vq16': (16, 16), 'model=vq8': (32, 32), 'data=digits': (4, 4)},
   'maskgit': {'': (16, 16)},
   'vqtorch': {
     f'task={task},step={step}': (4, 4)
@@ -196,7 +200,7 @@ def test_demos(name, arg, tokens):
   generator, discriminator, quantized = abstract(config)
   assert generator + discriminator < 2_000_000
   assert quantized.indices.shape == (1, *tokens)
-  digits = name == 'vqtorch' or 'cifar10' in arg or 'mnist' in arg
+  digits = name == 'vqtorch' or any(part in arg for part in ('cifar10', 'mnist', 'digits'))
   assert config.data.source == ('digits' if digits else 'photos')
   assert config.loss.perceptual == 0  # no demo asks for weights that are not here
   assert config.name.endswith('_demo')
@@ -258,7 +262,7 @@ def test_configs_have_the_fields_of_the_default(name, arg):
       'estimator=rotation|straight_through',
     ),
     ('maskgit', 'size=base', 'size=base', 'demo'),
-    ('llamagen', 'model=f16', 'model=f16', 'demo, model=vq16|vq8'),
+    ('llamagen', 'model=f16', 'model=f16', 'demo, data=photos|digits, model=vq16|vq8'),
     (
       'rot_vitvqgan',
       'size=huge',

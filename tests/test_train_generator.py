@@ -89,7 +89,7 @@ def test_a_run_leaves_what_it_promises(run):
   _, config = read_config(workdir)
   tok = vqjax.load(checkpoint(TOKENIZER)[0])
   assert config.tokens.weights_sha256 == tok.weights_sha256
-  assert (config.tokens.shape, config.tokens.num_codes) == ((4, 4), 64)
+  assert (tuple(config.tokens.shape), config.tokens.num_codes) == ((4, 4), 64)
   assert config.tokenizer == str(checkpoint(TOKENIZER)[0])
 
 

@@ -123,7 +123,7 @@ def test_progress_line_measures_pace_without_compilation_and_pauses():
   clock.now += 60  # The first step compiles.
   progress.start(101)
   assert progress.line(101, ['loss 0.5']) == 'step 101/600 | loss 0.5'
-  assert progress.images_per_second is None
+  assert not progress.pace
 
   clock.now += 20
   line = progress.line(111, ['loss 0.1234', 'usage 43%'])
@@ -134,7 +134,7 @@ def test_progress_line_measures_pace_without_compilation_and_pauses():
   clock.now += 10
   # Twice as fast now; over both stretches, 1.5 s a step.
   assert progress.line(121) == 'step 121/600 | 32.0 images/s | 0:11:58 left'
-  assert progress.images_per_second == 32
+  assert progress.pace == {'images_per_second': 32}
 
 
 def test_progress_of_images_is_logged_now_and_then_and_at_the_end(caplog):

@@ -65,8 +65,8 @@ class GeneratorExperiment:
     )
     self._held_out_step = steps.make_held_out_step(self.recipe, mesh)
     self._sample = jax.jit(self._draw, out_shardings=sharding.replicated(mesh))
-    # Now rather than after the first thousand steps.
-    jax.eval_shape(self._draw, abstract.eval_params, self._tokenizer)
+    if config.sample_images:  # what is wrong with the sampler, now rather than at the first look
+      jax.eval_shape(self._draw, abstract.eval_params, self._tokenizer)
 
   def start(self) -> TrainState:
     """The state before the first step."""

@@ -144,7 +144,7 @@ def test_what_cannot_be_drawn(gen, arguments, message):
 def test_a_network_without_a_null_class(tok, tmp_path):
   config = tiny_generator.config_of(tok, 'maskgit', mlp_width=32)
   gen = vqjax.load_generator(tiny_generator.write_run(tmp_path / 'run', config))
-  with pytest.raises(UserError, match=r'guidance is 2.0, but MaskGITTransformer has no null class'):
+  with pytest.raises(UserError, match=r'guidance is 2, but .* was trained with no null class'):
     gen.sample([0], key=0, guidance=2.0)
   with pytest.raises(UserError, match=r'labels are from 3 to 3; legal: 0 to 2'):
     gen.sample([3], key=0)
@@ -178,3 +178,51 @@ def test_the_tokenizer_must_have_the_weights_that_it_had(run, tok):
     vqjax.load_generator(run, tokenizer='/no/file')
   with pytest.raises(UserError, match=r'image_size is given, but .* is a run folder, whose config'):
     vqjax.load_generator(run, image_size=32)
+
+
+@pytest.mark.parametrize(
+  ('name', 'heads', 'image_size', 'settings', 'expected'),
+  [
+    ('llamagen_gpt_16_a', 4, 64, {'guidance': 2.0, 'temperature': 0.0}, 'tokens_cfg2'),
+    ('rar_a', None, None, {'temperature': 0.0}, 'tokens_nocfg'),
+    (
+      'halton_16_a',
+      4,
+      None,
+      {'steps': 8, 'guidance': 2.5, 'inverse_temperature_end': 1.2, 'top_k': 1},
+      'codes_h8',
+    ),
+  ],
+)
+def test_a_published_checkpoint_gives_the_authors_tokens(
+  name, heads, image_size, settings, expected
+):
+  """By samplers that leave nothing to chance."""
+  path, io, sidecar = checkpoint(name, 'generation')
+  shape = sidecar['architecture']
+  tok = tiny_generator.tokenizer_of(shape.get('vocab_size') or shape['codebook_size'])
+  options = {'heads': heads, 'image_size': image_size}
+  gen = vqjax.load_generator(
+    path, tokenizer=tok, **{k: v for k, v in options.items() if v is not None}
+  )
+  labels = io['gen_labels'] if 'gen_labels' in io else io['labels']
+  found = gen.tokens(labels, key=0, **settings)
+  theirs = io[expected] if expected.startswith('tokens') else io[expected][-1]
+  np.testing.assert_array_equal(found, theirs.reshape(found.shape))
+
+
+def test_what_a_published_checkpoint_needs():
+  llamagen, rar = (checkpoint(name, 'generation')[0] for name in ('llamagen_gpt_16_a', 'rar_a'))
+  tok = tiny_generator.tokenizer_of(96)
+  with pytest.raises(UserError, match=r'of llamagen_gpt and does not say its tokenizer; name'):
+    vqjax.load_generator(llamagen, heads=4)
+  with pytest.raises(UserError, match=r'is 64 wide and 2 layers deep, which is no published size'):
+    vqjax.load_generator(llamagen, tokenizer=tok)
+  with pytest.raises(UserError, match=r'does not say how large its images are; give image_'):
+    vqjax.load_generator(llamagen, tokenizer=tok, heads=4)
+  with pytest.raises(UserError, match=r'rar predicts 40 codes, but fresh has 96; name the tok'):
+    vqjax.load_generator(rar, tokenizer=tok)
+  with pytest.raises(UserError, match=r'64 tokens .* at 32x32 pixels; image_size is 64; legal'):
+    vqjax.load_generator(rar, tokenizer=tiny_generator.tokenizer_of(40), image_size=64)
+  with pytest.raises(UserError, match=r'step is 3, but .* is no run folder; leave it out'):
+    vqjax.load_generator(rar, tokenizer=tiny_generator.tokenizer_of(40), step=3)

@@ -4,8 +4,8 @@ import jax
 import ml_collections
 import numpy as np
 
-import vqjax
-from vqjax import convert, saved_models
+from configs import rot_vqvae
+from vqjax import convert, pretrained, saved_models, tokenizer
 from vqjax.runs.checkpoint import Checkpoints
 from vqjax.runs.folder import open_run
 
@@ -15,7 +15,7 @@ SAMPLERS = {
 }
 
 
-def config_of(tokenizer, network='halton_maskgit', *, num_classes=3, image_size=16, **fields):
+def config_of(tok, network='halton_maskgit', *, num_classes=3, image_size=16, **fields):
   """The config of a run on the tokens of a tokenizer, which is loaded already."""
   return ml_collections.ConfigDict(
     {
@@ -25,11 +25,11 @@ def config_of(tokenizer, network='halton_maskgit', *, num_classes=3, image_size=
         **{'width': 16, 'depth': 1, 'heads': 2, **fields},
       },
       'sampler': SAMPLERS[network],
-      'tokenizer': tokenizer.source,
+      'tokenizer': tok.source,
       'tokens': {
-        'shape': tokenizer.token_shape(image_size, image_size),
-        'num_codes': tokenizer.model.quantizer.num_codes,
-        'weights_sha256': tokenizer.weights_sha256,
+        'shape': tok.token_shape(image_size, image_size),
+        'num_codes': tok.model.quantizer.num_codes,
+        'weights_sha256': tok.weights_sha256,
         'step': 0,
       },
     }
@@ -48,5 +48,10 @@ def write_run(path, config, *, seed=0):
   return path
 
 
-def load(path, tokenizer):
-  return vqjax.load_generator(path, tokenizer=tokenizer)
+def tokenizer_of(num_codes):
+  """A small tokenizer of so many codes and of 4x4 pixels a token, as training begins with it."""
+  config = rot_vqvae.get_config('demo')
+  config.quantizer.num_codes = num_codes
+  model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())
+  assert model.downsample == 4
+  return pretrained.Pretrained(model, convert.initial_variables(model)(), config, 'fresh')

@@ -96,6 +96,12 @@ def read_generator_run(
   return path, config
 
 
+def is_generator_run(source: str | pathlib.Path) -> bool:
+  """Whether a source is the run folder of a generator."""
+  path = pathlib.Path(source).expanduser()
+  return (path / 'checkpoints').is_dir() and 'generator' in read_config(path)[1]
+
+
 def build_generator(config: ml_collections.ConfigDict, dtype: str | None = None) -> Any:
   """The network of a generator's config; with another `dtype`, of its arithmetic, if it is given.
 

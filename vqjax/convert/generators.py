@@ -25,6 +25,7 @@ class GeneratorFormat:
   """One family of checkpoints of generators.
 
   Attributes:
+    network: its name in `generation.build.NETWORKS`.
     marks: patterns of keys, each of which fits one of a checkpoint's.
     describe: function (tensors, the file's other content) -> the `generator` part of a config, with
       what `generation.build` needs but for the layout of the tokens, which no key says. `heads` is
@@ -37,6 +38,7 @@ class GeneratorFormat:
     tied: keys of tensors that a file holds twice -> the keys that ours are read from.
   """
 
+  network: str
   marks: tuple[str, ...]
   describe: Callable[[_Tensors, Mapping[str, Any]], _Config]
   classes: Callable[[_Tensors, Layout], int]
@@ -92,7 +94,6 @@ def _llamagen(tensors, _):
   width = tensors['tok_embeddings.weight'].shape[1]
   depth = _depth(tensors, r'layers\.(\d+)\.')
   return {
-    'network': 'llamagen',
     'width': width,
     'depth': depth,
     'heads': _heads(llamagen.SIZES, width, depth),
@@ -102,7 +103,6 @@ def _llamagen(tensors, _):
 def _rar(tensors, _):
   width = tensors['lm_head.weight'].shape[1]
   return {
-    'network': 'rar',
     'width': width,
     'depth': _depth(tensors, r'blocks\.(\d+)\.'),
     'heads': width // len(tensors['blocks.0.attn.q_norm.weight']),
@@ -114,7 +114,6 @@ def _halton_maskgit(tensors, _):
   registers, width = tensors.get('reg_tokens.weight', tensors['pos_emb.weight'][:0]).shape
   depth = _depth(tensors, r'transformer\.layers\.(\d+)\.')
   return {
-    'network': 'halton_maskgit',
     'width': width,
     'depth': depth,
     'heads': _heads(halton_maskgit.SIZES, width, depth),
@@ -126,7 +125,6 @@ def _maskgit_transformer(tensors, _):
   layer = 'params/TransformerLayer_0'
   width, heads, _ = tensors[f'{layer}/Attention_0/self_attention/query/kernel'].shape
   return {
-    'network': 'maskgit',
     'width': width,
     'depth': _depth(tensors, r'params/TransformerLayer_(\d+)/'),
     'heads': heads,
@@ -141,6 +139,7 @@ def _classes_of_one_table(tensors, layout):
 
 GENERATORS: dict[str, GeneratorFormat] = {
   'llamagen_gpt': GeneratorFormat(
+    network='llamagen',
     marks=(r'cls_embedding\.embedding_table\.weight$', r'layers\.0\.attention\.wqkv\.weight$'),
     describe=_llamagen,
     classes=lambda tensors, layout: len(tensors['cls_embedding.embedding_table.weight']) - 1,
@@ -149,6 +148,7 @@ GENERATORS: dict[str, GeneratorFormat] = {
     skip='^freqs_cis$',  # the rotary table, in old files
   ),
   'rar': GeneratorFormat(
+    network='rar',
     marks=(r'target_aware_pos_embed$', r'adaln_before_head\.', r'lm_head\.weight$'),
     describe=_rar,
     # Behind the codes stand the mask, the classes and the null class.
@@ -162,6 +162,7 @@ GENERATORS: dict[str, GeneratorFormat] = {
     names=lambda generator: generator_names.RAR,
   ),
   'halton_maskgit': GeneratorFormat(
+    network='halton_maskgit',
     marks=(r'tok_emb\.weight$', r'transformer\.layers\.0\.attn\.wq\.'),
     describe=_halton_maskgit,
     classes=lambda tensors, layout: len(tensors['cls_emb.weight']) - 1,
@@ -170,6 +171,7 @@ GENERATORS: dict[str, GeneratorFormat] = {
     tied={'head.weight': 'tok_emb.weight'},
   ),
   'maskgit_transformer': GeneratorFormat(
+    network='maskgit',
     marks=(r'params/MlmLayer_0/', r'params/TransformerLayer_0/'),
     describe=_maskgit_transformer,
     classes=_classes_of_one_table,
@@ -203,7 +205,7 @@ def take_apart_generator(
   name = found[0] if format == 'auto' else format
   family = GENERATORS[name]
   try:
-    generator = family.describe(tensors, content)
+    generator = {'network': family.network, **family.describe(tensors, content)}
   except (*DAMAGE, ZeroDivisionError) as error:
     reason = printable(str(error)[:300])
     raise UserError(

@@ -35,8 +35,7 @@ class Checkpoints:
   """Saves and restores the train state of one run in `directory`.
 
   Every process of a run makes one and calls `save` and `restore` with the same arguments.
-  Kept are the newest `keep` checkpoints and the one with the largest `best_metric`, or the smallest
-  if a '-' stands before its name.
+  Kept are the newest `keep` checkpoints and the one with the largest `best_metric`.
   An unfinished checkpoint, of a run that was killed while it saved, is reported and deleted.
   `read_only` touches nothing: in a run that still trains it is the one being written.
 
@@ -244,10 +243,9 @@ class _NewestAndBest:
 
   def score(self, step, metrics):
     self.scores.pop(step, None)  # Of an attempt that failed.
-    name = self.metric.removeprefix('-')
-    value = metrics.get(name, math.nan)
+    value = metrics.get(self.metric, math.nan)
     if math.isfinite(value):
-      self.scores[step] = value if name == self.metric else -value
+      self.scores[step] = value
 
   def best(self, steps):
     scored = [step for step in steps if step in self.scores]

@@ -32,8 +32,7 @@ class Experiment(Protocol):
   Attributes:
     total_steps: length of the run.
     num_examples: size of the training set.
-    best_metric: the held-out number that ranks checkpoints; the larger, the better, or the smaller
-      with a '-' before its name.
+    best_metric: the held-out number that ranks checkpoints; the larger, the better.
     tokens_per_example: what the pace of training is told in, beside images; 0: in those alone.
     next_command: what to do with the run when it is done, a command with {workdir} in it.
     abstract_state: shapes, dtypes and shardings of the state, for a checkpoint to be restored to.

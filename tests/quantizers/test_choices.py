@@ -88,9 +88,7 @@ def test_a_choice_as_text(text):
   'text', ['ema(0.9)', 'ema(decay=', 'os.system(x=1)', 'ema(decay=f())', '{"name"', 'a b', '']
 )
 def test_a_text_that_is_no_choice(text):
-  with pytest.raises(
-    ValueError, match=r'learner is .*; legal: a name \(gradient, .* a call of'
-  ):
+  with pytest.raises(ValueError, match=r'learner is .*; legal: a name \(gradient, .* a call of'):
     VectorQuantizer(8, learner=text)
 
 

@@ -107,6 +107,9 @@ def test_what_is_not_masked_stays(gen, tok):
   made = np.asarray(gen.tokens([0, 1], key=0, known=known))
   np.testing.assert_array_equal(made[:, ~masked], tokens[:, ~masked])
   assert (made >= 0).all()
+  np.testing.assert_array_equal(
+    gen.tokens(key=0, known=known), gen.tokens([3, 3], key=0, known=known)
+  )
   np.testing.assert_array_equal(gen.complete(images, mask, [0, 1], key=0), gen.decode(made))
   # With nothing to make it is the tokenizer's reconstruction.
   nothing = gen.complete(images, np.zeros((2, 32, 32), bool), key=0)

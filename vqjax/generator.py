@@ -91,7 +91,7 @@ class Generator:
     Args:
       labels: [B]; images without a class by default.
       key: what is drawn by.
-      count: how many, in place of labels; 1 by default.
+      count: how many, in place of labels; 1, or as many as are known, by default.
       first: number of the first image; the others follow.
       known: tokens [B h w] that stay as they are, -1 where one is to be drawn.
       **settings: of the sampler, in place of its own.
@@ -128,7 +128,7 @@ class Generator:
       UserError: as `tokens`; or images of another size than the generator's.
     """
     known = self.known(images, mask)
-    return self._draw(labels, key, len(known), first, known, settings, decode=True)
+    return self._draw(labels, key, None, first, known, settings, decode=True)
 
   def known(self, images: ArrayLike, mask: ArrayLike) -> jax.Array:
     """Tokens of images, -1 in each cell of which a pixel is masked; arguments as in `complete`."""
@@ -192,7 +192,10 @@ class Generator:
 
   def _draw(self, labels, key, count, first, known, settings, decode=False):
     sampler = self.sampler_with(**settings)
-    labels, known = self._labels(labels, count), self._tokens(known)
+    known = self._tokens(known)
+    if labels is None and count is None:
+      count = 1 if known is None else len(known)
+    labels = self._labels(labels, count)
     count = len(labels)
     if known is not None and len(known) != count:
       raise UserError(f'there are {count} labels and {len(known)} images; legal: as many.')
@@ -217,14 +220,14 @@ class Generator:
 
   def _labels(self, labels, count):
     """As int32 [B]."""
-    null, classes = self.num_classes, self.num_classes
+    classes = self.num_classes
     if labels is None:
       if classes and not self.model.has_null:
         raise UserError(
           f'no labels are given, and {type(self.model).__name__} has no null class; legal: labels, '
           f'0 to {classes - 1}.'
         )
-      labels = np.full(1 if count is None else count, null)
+      labels = np.full(count, classes)
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
       raise UserError(
@@ -277,6 +280,6 @@ def draw(
 
 
 def _typed(key):
-  if isinstance(key, int):
+  if isinstance(key, int | np.integer):
     return jax.random.key(key)
   return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)

@@ -131,7 +131,10 @@ def test_what_is_not_masked_stays(gen, tok):
     ({'first': -1}, r'first is -1; legal: 0 or more'),
     ({'known': np.zeros((1, 2, 2), int)}, r'known tokens are int64\[1, 2, 2\]; legal: .* \[4, 4\]'),
     ({'known': np.full((1, 4, 4), 64)}, r'known tokens are from 64 to 64; legal: 0 to 63'),
-    ({'known': np.zeros((2, 4, 4), int)}, r'there are 1 labels and 2 images; legal: as many'),
+    (
+      {'labels': [0], 'known': np.zeros((2, 4, 4), int)},
+      r'are 1 labels and 2 images; legal',
+    ),
     ({'steps': 17}, r'steps is 17; legal: 1..16, as an image has 16 symbols'),
     ({'guidance': 0.5}, r'guidance is 0.5; legal: 0 or 1'),
     ({'guidance': 'much'}, r"config.sampler.guidance is 'much'; legal: a number"),

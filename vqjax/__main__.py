@@ -13,6 +13,7 @@ MODULES = {
   'convert': 'vqjax.convert.__main__',
   'export': 'vqjax.export',
   'tokenize': 'vqjax.tokenize',
+  'generate': 'vqjax.generate',
   'reconstruct': 'vqjax.reconstruct',
   'compare': 'vqjax.compare',
   'weights': 'vqjax.weights.__main__',

@@ -1,10 +1,11 @@
-"""Writes a trained tokenizer to one file: for a published system's own code, or for vqjax.load.
+"""Writes a trained model to one file: for a published system's own code, or for vqjax.load.
 
 python -m vqjax.export SOURCE --out=FILE [--format=FORMAT] [--dtype=DTYPE] [--step=N] [--overwrite]
 
 SOURCE is anything that `vqjax.load` takes. Systems of PyTorch get a safetensors file, in the layout
 of their state dict; `maskgit_flax` gets flax's msgpack. `--format=vqjax` writes any tokenizer, with
-what its config says of network and quantizer, as a safetensors file that `vqjax.load` reads.
+what its config says of network and quantizer, as a safetensors file that `vqjax.load` reads. A
+generator's run goes to the keys of its published system, for that and for `vqjax.load_generator`.
 """
 
 import json
@@ -16,8 +17,8 @@ import numpy as np
 import safetensors.numpy
 from flax import serialization, traverse_util
 
-from vqjax import commands, convert, pretrained, tokenizer
-from vqjax.convert import FORMATS, OWN
+from vqjax import commands, convert, pretrained, saved_models, tokenizer
+from vqjax.convert import FORMATS, GENERATORS, OWN
 from vqjax.errors import UserError
 from vqjax.runs.folder import to_json
 from vqjax.whole_files import reason, replacing
@@ -77,6 +78,45 @@ def write(
   if dtype not in DTYPES:
     raise UserError(f'dtype is {dtype!r}; legal: {", ".join(DTYPES)}.')
   format, tensors = export(tok, format)
+  cast = _cast(tensors, dtype)
+  with replacing(path) as partial:
+    partial.write_bytes(_content(format, cast, tok))
+  return format
+
+
+def write_generator(
+  run: str | pathlib.Path,
+  path: pathlib.Path,
+  format: str = 'auto',
+  dtype: str = 'float32',
+  step: int | None = None,
+) -> str:
+  """Writes the generator of a run folder to a file; returns the name of the format.
+
+  Raises:
+    UserError: no such run, or it is of another format, or of tokens that no published system has.
+  """
+  folder, config = saved_models.read_generator_run(run)
+  model = saved_models.build_generator(config)
+  network = config.generator.network
+  legal = [name for name, family in GENERATORS.items() if family.network == network]
+  if format not in ('auto', *legal):
+    raise UserError(f'--format is {format!r}; legal of a {network}: auto, {", ".join(legal)}.')
+  if model.layout.parts > 1:
+    raise UserError(
+      f'the generator has {model.layout.parts} symbols a cell, of groups or digits, which no '
+      'published system has; keep the run folder.'
+    )
+  variables, _ = saved_models.read_generator_variables(folder, config, model, step)
+  section = config.generator.to_dict()
+  tensors = convert.export_generator(jax.device_get(variables), section, legal[0])
+  cast = _cast(tensors, dtype)
+  with replacing(path) as partial:
+    partial.write_bytes(_content(legal[0], cast))
+  return legal[0]
+
+
+def _cast(tensors, dtype):
   cast = dict(tensors)
   for key, tensor in tensors.items():
     if np.issubdtype(tensor.dtype, np.floating):
@@ -84,13 +124,11 @@ def write(
         cast[key] = tensor.astype(jnp.dtype(dtype))
       if np.isfinite(tensor).all() and not np.isfinite(cast[key]).all():
         raise UserError(f'{key} has numbers beyond {dtype}; legal: --dtype=bfloat16 or float32.')
-  with replacing(path) as partial:
-    partial.write_bytes(_content(tok, format, cast))
-  return format
+  return cast
 
 
-def _content(tok, format, tensors):
-  if format == 'maskgit_flax':
+def _content(format, tensors, tok=None):
+  if format in ('maskgit_flax', 'maskgit_transformer'):
     return serialization.to_bytes(traverse_util.unflatten_dict(tensors, '/'))
   if format != OWN:
     return safetensors.numpy.save(tensors, {'format': 'pt'})  # the layout is PyTorch's
@@ -140,7 +178,7 @@ def _image(model):
 def _arguments(parser):
   parser.add_argument('source', metavar='SOURCE', help='a run folder, or a published checkpoint')
   parser.add_argument('--out', required=True, type=commands.path, help='the file to write')
-  parser.add_argument('--format', default='auto', choices=['auto', *FORMATS])
+  parser.add_argument('--format', default='auto', choices=['auto', *FORMATS, *GENERATORS])
   parser.add_argument('--dtype', default=DTYPES[0], choices=DTYPES, help='of the numbers')
   parser.add_argument('--overwrite', action='store_true', help='replace the file, if there is one')
   parser.add_argument('--step', type=int, help='checkpoint of a run; the best by default')
@@ -149,9 +187,12 @@ def _arguments(parser):
 def _main(args):
   if args.out.exists() and not args.overwrite:
     raise UserError(f'{args.out} is there already; choose another --out, or add --overwrite.')
-  tok = pretrained.load(args.source, step=args.step)
   try:
-    name = write(tok, args.out, args.format, args.dtype)
+    if saved_models.is_generator_run(args.source):
+      name = write_generator(args.source, args.out, args.format, args.dtype, args.step)
+    else:
+      tok = pretrained.load(args.source, step=args.step)
+      name = write(tok, args.out, args.format, args.dtype)
   except OSError as error:
     raise UserError(
       f'cannot write {args.out}: {reason(error, args.out)}; choose another --out.'

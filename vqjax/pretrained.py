@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from typing import Any
 
 import jax
@@ -119,6 +119,17 @@ class Pretrained:
     """Images [B H W 3] -> uint8 [B H W 3]: `decode(encode(images))`."""
     return self.decode(self.encode(images))
 
+  def token_shape(self, height: int, width: int) -> tuple[int, ...]:
+    """The shape of the tokens of an image of so many pixels: [h w], or [h w G].
+
+    Raises:
+      UserError: images of this size are no whole tokens.
+    """
+    self.model.check_size(height, width)
+    image = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)
+    mask = jax.ShapeDtypeStruct((1,), np.bool_)
+    return encode.eval_shape(self.model, self.variables, image, mask).shape[1:]
+
   def batched(
     self,
     source: str | pathlib.Path | Source,
@@ -153,7 +164,7 @@ class Pretrained:
       source = Folder(pathlib.Path(source).expanduser())
     if reconstruct:
       self._check_makes_images()
-    mesh, variables = self._everywhere
+    mesh, variables = self.everywhere
     sharding.check_batch_size(mesh, batch_size, 'batch_size')
     limit = len(source) if limit is None else limit
     if min(start, limit) < 0:
@@ -184,7 +195,7 @@ class Pretrained:
     return finished(start)
 
   @functools.cached_property
-  def _everywhere(self):
+  def everywhere(self) -> tuple[jax.sharding.Mesh, Mapping[str, Any]]:
     """(mesh of this process's devices, the variables on each of them)."""
     mesh = sharding.make_mesh({'data': -1, 'fsdp': 1}, jax.local_devices())
     return mesh, jax.device_put(self.variables, sharding.replicated(mesh))
@@ -260,10 +271,19 @@ def _check_range(what, values, count, least, most, advice):
   raise UserError(f'{what} are {values.dtype} from {found.min():g} to {found.max():g}; {advice}.')
 
 
+def filled_size(count: int, sizes: Collection[int], most: int, unit: int = 1) -> int:
+  """The least of these sizes, at most `most` times the count, that holds so many; or a new one.
+
+  A new one is a multiple of `unit`.
+  """
+  fitting = (n for n in tuple(sizes) if count <= n <= most * count)
+  return min(fitting, default=-(-count // unit) * unit)
+
+
 def _filled(batch: jax.Array, sizes: set[int]) -> jax.Array:
   """A batch filled up with zeros to a size that is compiled; or as it is, to be compiled."""
   count = len(batch)
-  size = min((n for n in tuple(sizes) if count <= n <= _MOST_FILLED * count), default=count)
+  size = filled_size(count, sizes, _MOST_FILLED)
   padding = [(0, size - count), *[(0, 0)] * (batch.ndim - 1)]
   return jnp.pad(batch, padding) if size > count else batch
 

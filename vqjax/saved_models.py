@@ -12,6 +12,8 @@ import numpy as np
 from vqjax import convert, fields, tokenizer
 from vqjax.data import READING, default_data
 from vqjax.errors import UserError
+from vqjax.generation import build
+from vqjax.generation.objectives import BEST_METRIC
 from vqjax.runs import checkpoint
 from vqjax.runs.folder import read_config
 from vqjax.task import task_of
@@ -40,6 +42,11 @@ def read_run(
     UserError: the folder is missing or no run's, or a field was edited to what it cannot be.
   """
   path, config = read_config(workdir)
+  if 'generator' in config:
+    raise UserError(
+      f'{path} is the run of a generator, not of a tokenizer; load it by vqjax.load_generator, '
+      f'make images by python -m vqjax.generate {path} --out=DIR.'
+    )
   if isinstance(config.get('data'), ml_collections.ConfigDict):
     for name in set(READING) - set(config.data):  # the run is of before there was such a field
       config.data[name] = _PARTS['data'][name]
@@ -53,6 +60,72 @@ def read_run(
     if name != 'perceptual_net':
       fields.check_type(weight, float, f'{where}.loss.{name}')
   return path, config
+
+
+# What a generator's run says of itself, so that it can be used with its tokenizer alone.
+_GENERATOR_PARTS: dict[str, Any] = {
+  'generator': {},
+  'sampler': {},
+  'tokenizer': '',
+  'tokens': {'shape': (1,), 'num_codes': 1, 'weights_sha256': '', 'step': 0},
+}
+
+
+def read_generator_run(
+  workdir: str | pathlib.Path,
+) -> tuple[pathlib.Path, ml_collections.ConfigDict]:
+  """Reads the run folder of a generator, and checks the types of what its readers use.
+
+  Raises:
+    UserError: the folder is missing or no generator's, or a field was edited to what it cannot be.
+  """
+  path, config = read_config(workdir)
+  if 'generator' not in config:
+    raise UserError(
+      f'{path} is the run of a tokenizer, not of a generator; load it by vqjax.load, or name the '
+      'run of a generator that was trained on its tokens.'
+    )
+  where = f'{path / "config.json"}: config'
+  fields.check(config.to_dict(), _GENERATOR_PARTS, where)
+  shape, codes = config.tokens.shape, config.tokens.num_codes
+  if len(shape) not in (2, 3) or min(*shape, codes) < 1:
+    raise UserError(
+      f'{where}.tokens has shape={list(shape)} and num_codes={codes}; legal: [height, width] or '
+      '[height, width, groups], all 1 or more; mend them there.'
+    )
+  return path, config
+
+
+def is_generator_run(source: str | pathlib.Path) -> bool:
+  """Whether a source is the run folder of a generator."""
+  path = pathlib.Path(source).expanduser()
+  return (path / 'checkpoints').is_dir() and 'generator' in read_config(path)[1]
+
+
+def build_generator(config: ml_collections.ConfigDict, dtype: str | None = None) -> Any:
+  """The network of a generator's config; with another `dtype`, of its arithmetic, if it is given.
+
+  Raises:
+    UserError: a field that is not legal.
+  """
+  section = config.generator.to_dict()
+  layout = build.layout(section, config.tokens.shape, config.tokens.num_codes)
+  return build.build(section if dtype is None else {**section, 'dtype': dtype}, layout)
+
+
+def read_generator_variables(
+  path: str | pathlib.Path,
+  config: ml_collections.ConfigDict,
+  model: Any,
+  step: int | None = None,
+  place: Callable[[Any], Any] | None = None,
+) -> tuple[dict[str, Any], int]:
+  """Reads a run folder's weights of the generator; arguments and errors as `read_variables`."""
+  params = convert.abstract_variables(model, path)['params']
+  averaged = bool(config.get('ema_decay'))
+  wanted = {'ema': params} if averaged else {'generator': {'params': params}}
+  found, step = read_part(path, wanted, BEST_METRIC, step, place)
+  return {'params': found['ema'] if averaged else found['generator']['params']}, step
 
 
 def read_variables(

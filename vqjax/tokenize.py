@@ -27,7 +27,8 @@ from vqjax import commands, pretrained, sharding
 from vqjax import data as datasets
 from vqjax.data import tokens
 from vqjax.errors import UserError
-from vqjax.runs.folder import difference, flatten, to_json
+from vqjax.runs import outputs
+from vqjax.runs.folder import to_json
 from vqjax.runs.lock import locked
 from vqjax.runs.log import ImageProgress
 
@@ -87,7 +88,7 @@ def tokenize(
     source = datasets.Views(source, data, augment)
     data = source.data
   out = pathlib.Path(out).expanduser()
-  _refuse_foreign(out)
+  outputs.refuse_foreign(out, tokens.INDEX)
   # Each process has a lock of its own: they share the folder.
   with locked(out, '--out', f'.lock-{process_index}'):
     index = _open(out, index)
@@ -124,9 +125,7 @@ def _records(index, batches, numbers, progress):
 def _describe(tok, data, split, source, count, shard_size, batch_size, augment):
   """The index before anything is written."""
   model, size = tok.model, data.image_size
-  image = jax.ShapeDtypeStruct((batch_size, size, size, 3), np.uint8)
-  mask = jax.ShapeDtypeStruct((batch_size,), np.bool_)
-  shape = pretrained.encode.eval_shape(model, tok.variables, image, mask).shape[1:]
+  shape = tok.token_shape(size, size)
   codes = model.quantizer.num_codes
   fields = data.to_dict()
   # No token depends on how images are read, or on how training cuts them.
@@ -165,26 +164,13 @@ def _describe(tok, data, split, source, count, shard_size, batch_size, augment):
   }
 
 
-def _refuse_foreign(out):
-  """Leaves a folder of something else as it is, without a lock in it."""
-  there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-  others = [name for name in there if not name.startswith('.')]
-  if others and tokens.INDEX not in others:
-    raise UserError(
-      f'{out} holds {others[0]} but no {tokens.INDEX}; choose another --out, a new or empty folder.'
-    )
-
-
 def _open(out, index):
   """Gives the folder this index, or checks that it has it; returns what it has."""
   if not (out / tokens.INDEX).exists():
     tokens.write_index(out, index)
     return index
   there = tokens.read_index(out)
-  kept = lambda fields: flatten({k: fields[k] for k in fields if k not in _FREE})
-  if changes := difference(kept(there), kept(index)):
-    listed = '; '.join(f'{n}: {old!r} there, {new!r} now' for n, (old, new) in changes.items())
-    raise UserError(f'{out} holds other tokens ({listed}); choose another --out, or remove it.')
+  outputs.refuse_other(out, 'tokens', there, index, _FREE)
   return there
 
 

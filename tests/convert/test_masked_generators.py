@@ -1,13 +1,12 @@
 """Files of masked transformers, as their authors write them, read and written back."""
 
 import jax
+import masked_goldens as goldens
 import numpy as np
 import pytest
-from generation import masked_goldens as goldens
 from golden_data import checkpoint
 
-from vqjax import tensor_files
-from vqjax.convert import generators, trees
+from vqjax import convert, tensor_files
 from vqjax.errors import UserError
 from vqjax.generation import halton_maskgit
 from vqjax.generation.layout import Layout
@@ -29,7 +28,7 @@ def theirs(name):
 def test_there_and_back(name):
   _, variables, published, *_ = goldens.load(name)
   *_, tensors = theirs(name)
-  exported = trees.export_generator(variables, published.generator, published.format)
+  exported = convert.export_generator(variables, published.generator, published.format)
   assert exported.keys() == tensors.keys()
   for key, tensor in tensors.items():
     np.testing.assert_array_equal(exported[key], tensor, err_msg=key)
@@ -47,7 +46,7 @@ def test_described(name):
       'network': 'halton_maskgit',
       'width': architecture['hidden_dim'],
       'depth': architecture['depth'],
-      'heads': None,  # of no published size, so that nothing says it
+      'heads': architecture['heads'],  # which nothing says but the caller
       'registers': architecture['register'],
     }
     assert model.num_classes == architecture['nclass']
@@ -70,7 +69,7 @@ def test_heads_of_the_published_sizes(fields):
     f'module.{key}.weight': np.zeros((n, fields['width']), np.float32) for key, n in rows.items()
   }
   content = {'iter': 1, 'model_state_dict': tensors, 'optimizer_state_dict': None}
-  published = generators.take_apart_generator(content, 'file')
+  published = convert.take_apart_generator(content, 'file')
   assert published.generator == {'network': 'halton_maskgit', **fields, 'registers': 2}
   assert published.num_classes(Layout((2, 2), 4)) == 3
   assert 'head.weight' not in published.tensors
@@ -80,11 +79,11 @@ def test_a_head_that_is_not_the_tables():
   path, content, tensors = theirs('halton_conf_8_a')
   tensors = tensors | {'head.weight': tensors['head.weight'] + 1}
   with pytest.raises(UserError, match=r'^head\.weight of .* is not tok_emb\.weight, which'):
-    generators.take_apart_generator(content | {'model_state_dict': tensors}, path)
+    convert.take_apart_generator(content | {'model_state_dict': tensors}, path, heads=4)
 
 
 def test_another_grid():
   model, _, published, *_ = goldens.load('halton_conf_8_a')
   other = model.clone(layout=Layout((16, 16), 40))
   with pytest.raises(UserError, match=r'different: pos_emb\.weight is \[64, 48\], expected \[256'):
-    trees.fill(published.tensors, goldens.abstract(other), published.names, 'file')
+    convert.generator_variables(published, other, 'file')

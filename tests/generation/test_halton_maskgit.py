@@ -6,7 +6,7 @@ import pytest
 from golden_data import compare
 from networks.random_params import QUICK, random_params
 
-from vqjax.convert import trees
+from vqjax import convert
 from vqjax.generation import halton_maskgit, masking
 from vqjax.generation.halton_maskgit import MaskedTransformer
 from vqjax.generation.layout import Layout
@@ -46,7 +46,7 @@ def test_golden(name):
   compare(sidecar, 'logits_drop', drop, io['logits_drop'])
   compare(sidecar, 'loss', loss, io['loss'])
   compare(sidecar, 'acc', np.asarray(right)[hidden.reshape(right.shape)].mean(), io['acc'])
-  gradients = trees.export_generator(gradients, published.generator, published.format)
+  gradients = convert.export_generator(gradients, published.generator, published.format)
   expected = [key for key in io if key.startswith('grad__')]
   assert expected
   for key in expected:

@@ -263,29 +263,57 @@ def test_a_drawn_mask_stays_masked_and_becomes_the_last_code():
 
 
 @pytest.mark.parametrize(
+  ('kind', 'settings', 'message'),
+  [
+    (
+      MaskGITSampler,
+      {'steps': 0},
+      'steps is 0; legal: 1 or more, up to the symbols of an image.',
+    ),
+    (ConfidenceSampler, {'guidance': 0.5}, 'guidance is 0.5; legal: 0 or 1 (none), or more.'),
+    (HaltonSampler, {'top_k': -1}, 'top_k is -1; legal: 0 (all symbols) or more.'),
+    (HaltonSampler, {'temp_warmup': -1}, 'temp_warmup is -1; legal: 0 (no step) or more.'),
+    (
+      ConfidenceSampler,
+      {'randomize': 'yes'},
+      "randomize is 'yes'; legal: linear, warm_up, random, no.",
+    ),
+    (
+      MaskGITSampler,
+      {'choice_temperature': -1.0},
+      'choice_temperature is -1.0; legal: 0 (no noise) or more.',
+    ),
+    (
+      MaskGITSampler,
+      {'steps': 4, 'start': 4},
+      'start is 4; legal: 0 or more, and less than steps.',
+    ),
+  ],
+)
+def test_settings_that_there_are_not(kind, settings, message):
+  with pytest.raises(UserError) as error:
+    kind(**settings)
+  assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
   ('sampler', 'model', 'message'),
   [
     (HaltonSampler(13), Table(), 'steps is 13; legal: 1..12, as an image has 12 symbols.'),
-    (MaskGITSampler(0), Table(), 'steps is 0; legal: 1..12, as an image has 12 symbols.'),
     (
-      ConfidenceSampler(4, guidance=0.5),
-      Table(),
-      'guidance is 0.5; legal: 0 or 1 for none, larger for more of the class.',
-    ),
-    (
-      ConfidenceSampler(4, guidance=2.0),
+      MaskGITSampler(4, guidance=2.0),
       Table(has_null=False),
-      'guidance is 2.0, but Table has no null class; legal: 0 or 1, or another network.',
+      'guidance is 2, but Table was trained with no null class; set it to 0.',
     ),
     (
-      ConfidenceSampler(4, randomize='yes'),
+      MaskGITSampler(4, schedule='sine'),
       Table(),
-      "randomize is 'yes'; legal: linear, warm_up, random, no.",
+      "the mask schedule is 'sine'; legal: arccos, cosine, linear, root, square, log, exp, or pow "
+      'with a number behind it, such as pow2.5.',
     ),
-    (MaskGITSampler(4, start=4), Table(), 'start is 4; legal: 0..3, one of steps.'),
   ],
 )
-def test_settings_that_do_not_fit(sampler, model, message):
+def test_settings_that_do_not_fit_the_network(sampler, model, message):
   with pytest.raises(UserError) as error:
     sampler(model, model.params, LABELS, KEYS)
   assert str(error.value) == message
@@ -308,7 +336,7 @@ def test_neither_batch_nor_devices_matter(sampler):
   together = run(params, labels, keys)
   alone = [run(params, labels[i : i + 1], keys[i : i + 1]) for i in range(8)]
   np.testing.assert_array_equal(together, np.concatenate(alone))
-  over_eight = sharding.batch(sharding.make_mesh({'data': 8, 'model': 1}))
+  over_eight = sharding.batch(sharding.make_mesh({'data': 8, 'fsdp': 1}))
   spread = run(params, *jax.device_put((labels, keys), over_eight))
   assert len(spread.sharding.device_set) == 8
   np.testing.assert_array_equal(together, spread)

@@ -6,7 +6,7 @@ import pytest
 from golden_data import compare
 from networks.random_params import QUICK, random_params
 
-from vqjax.convert import trees
+from vqjax import convert
 from vqjax.generation.layout import Layout
 from vqjax.generation.maskgit import MaskGITTransformer
 
@@ -48,7 +48,7 @@ def test_golden(name):
   np.testing.assert_allclose(logits, io['logits'][:, 1:, :num_codes], atol=rule['atol'], rtol=0)
   compare(sidecar, 'loss_masked', loss, io['loss_masked'])
   compare(sidecar, 'loss_all', loss_all, io['loss_all'])
-  gradients = trees.export_generator(gradients, published.generator, published.format)
+  gradients = convert.export_generator(gradients, published.generator, published.format)
   expected = [key for key in io if key.startswith('grad__')]
   assert expected
   for key in expected:

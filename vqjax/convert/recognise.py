@@ -82,6 +82,13 @@ def take_apart(content: Any, path: str | pathlib.Path, format: str = 'auto') -> 
   return Published(name, model, quantizer, family.names(model), tensors, discriminator, skipped)
 
 
+def is_tokenizer(content: Any, path: str | pathlib.Path) -> bool:
+  """Whether a file holds a tokenizer that is known here."""
+  content = content if isinstance(content, Mapping) else {}
+  tensors = strip(weights(content, path, _ENTRIES))
+  return any(has(tensors, family.marks) for family in FORMATS.values())
+
+
 # Of a file that holds several sets of weights: LlamaGen's average before its last weights.
 _ENTRIES = ('ema', 'model', 'state_dict', 'tensors')
 

@@ -1,5 +1,6 @@
 """Tensors of a published checkpoint -> variables of our modules, and back."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from vqjax import shipped, tensor_files
 from vqjax.convert import generators, hub, names, recognise
 from vqjax.convert.names import Names
 from vqjax.errors import UserError
+from vqjax.generation.contracts import Transformer
 from vqjax.tokenizer import Tokenizer
 
 
@@ -22,9 +24,55 @@ def open_published(source: str | pathlib.Path, format: str = 'auto') -> recognis
   Raises:
     UserError: there is no such source, or it is of no system known here, or not of `format`.
   """
+  path = _find(source)
+  content = tensor_files.read(path)
+  try:
+    return recognise.take_apart(content, path, format)
+  except UserError:
+    if generators.is_generator(content, path):
+      raise UserError(
+        f'{path} is a generator and no tokenizer; load it by vqjax.load_generator.'
+      ) from None
+    raise
+
+
+def open_generator(
+  source: str | pathlib.Path, format: str = 'auto', heads: int | None = None
+) -> generators.PublishedGenerator:
+  """Opens a published generator.
+
+  Args:
+    source: as in `open_published`.
+    format: a name in `generators.GENERATORS`, or 'auto'.
+    heads: of its attention, where no tensor says how many share the width; those of the published
+      sizes are known.
+
+  Raises:
+    UserError: there is no such source, or it is of no generator known here, or not of `format`, or
+      of no published size and without `heads`.
+  """
+  path = _find(source)
+  content = tensor_files.read(path)
+  try:
+    published = generators.take_apart_generator(content, path, format)
+  except UserError:
+    if recognise.is_tokenizer(content, path):
+      raise UserError(f'{path} is a tokenizer and no generator; load it by vqjax.load.') from None
+    raise
+  generator = published.generator
+  if generator['heads'] is not None:
+    return published
+  if heads is None:
+    raise UserError(
+      f'{path} is {generator["width"]} wide and {generator["depth"]} layers deep, which is no '
+      'published size, and no tensor says how many heads share the width; name their number, heads.'
+    )
+  return dataclasses.replace(published, generator=generator | {'heads': heads})
+
+
+def _find(source):
   path = shipped.find(str(source)) or pathlib.Path(source).expanduser()
-  path = path if path.exists() else hub.fetch(str(source))
-  return recognise.take_apart(tensor_files.read(path), path, format)
+  return path if path.exists() else hub.fetch(str(source))
 
 
 def variables_from(
@@ -38,8 +86,8 @@ def variables_from(
   return fill(published.tensors, abstract_variables(model, path), published.names, path)
 
 
-def abstract_variables(model: Tokenizer, path: str | pathlib.Path) -> dict[str, Any]:
-  """Shapes and types of the variables of a tokenizer, whose config is from the file `path`.
+def abstract_variables(model: Tokenizer | Transformer, path: str | pathlib.Path) -> dict[str, Any]:
+  """Shapes and types of the variables of a model, whose config is from the file `path`.
 
   Raises:
     UserError: no such network can be built.
@@ -79,6 +127,18 @@ def discriminator_from(
 
 _DISCRIMINATORS = {'PatchGAN': names.PATCHGAN, 'StyleGAN2Discriminator': names.STYLEGAN2}
 _CONSTANTS = ('.num_batches_tracked', '.kernel')  # of the counters and of the blurs
+
+
+def generator_variables(
+  published: generators.PublishedGenerator, module: Transformer, path: str | pathlib.Path
+) -> dict[str, Any]:
+  """Fills the variables of a transformer that was built from a published generator's description.
+
+  Raises:
+    UserError: no such network can be built, or a tensor is missing, unknown, or of another shape,
+      such as positions of another grid than its layout has.
+  """
+  return fill(published.tensors, abstract_variables(module, path), published.names, path)
 
 
 def fill(
@@ -124,25 +184,30 @@ def export(variables: Mapping[str, Any], table: Names) -> dict[str, np.ndarray]:
 
 
 def export_generator(
-  variables: Mapping[str, Any], generator: dict[str, Any], format: str
+  variables: Mapping[str, Any], generator: Mapping[str, Any], format: str
 ) -> dict[str, np.ndarray]:
-  """Variables of a transformer -> {their key: array}, with what their files hold twice.
+  """Variables of a transformer -> {their key: array}, the inverse of `generator_variables`.
 
   Args:
     variables: in their collections.
-    generator: the `generator` part of its config.
+    generator: the part of its config.
     format: name in `generators.GENERATORS`.
   """
   family = generators.GENERATORS[format]
-  tensors = export(variables, family.names(generator))
+  tensors = export(variables, family.names(dict(generator)))
   return tensors | {copy: tensors[kept] for copy, kept in family.tied.items()}
 
 
-def initial_variables(model: Tokenizer) -> Callable[[], Mapping[str, Any]]:
-  """A function without arguments that initialises the variables of a tokenizer."""
-  # The smallest image: no parameter depends on its size.
-  images = jnp.zeros((1, model.downsample, model.downsample, 3))
-  return lambda: model.init(jax.random.key(0), model.normalize(images), train=True)
+def initial_variables(model: Tokenizer | Transformer) -> Callable[[], Mapping[str, Any]]:
+  """A function without arguments that initialises the variables of a tokenizer or a generator."""
+  key: Any = jax.random.key(0)
+  if isinstance(model, Tokenizer):
+    # The smallest image: no parameter depends on its size.
+    images = jnp.zeros((1, model.downsample, model.downsample, 3))
+    return lambda: model.init(key, model.normalize(images), train=True)
+  symbols, labels = jnp.zeros((1, model.layout.length), jnp.int32), jnp.zeros((1,), jnp.int32)
+  network: Any = model
+  return lambda: network.init(key, symbols, labels)
 
 
 def _name(key_path):

@@ -79,3 +79,16 @@ class Layout:
     tokens = jnp.sum(digits * powers[None, None, None, None], axis=-1)
     tokens = jnp.where((digits == MASKED).any(axis=-1), MASKED, tokens)
     return tokens if self.groups > 1 else tokens[..., 0]
+
+  def rows(self, symbols: jax.Array, places: jax.Array) -> jax.Array:
+    """Symbols [B n] at these places, [n] or [B n] -> their rows in a table of P*V."""
+    return symbols + jnp.broadcast_to(places % self.parts * self.base, symbols.shape)
+
+  def of_places(self, logits: jax.Array, places: jax.Array) -> jax.Array:
+    """Logits [B n P*V] -> those of the parts that stand at these places, [B n V]."""
+    if self.parts == 1:
+      return logits
+    *shape, _ = logits.shape
+    part = jnp.broadcast_to(places % self.parts, shape)[..., None, None]
+    logits = logits.reshape(*shape, self.parts, self.base)
+    return jnp.take_along_axis(logits, part, axis=-2)[..., 0, :]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vqjax.errors import UserError
-from vqjax.generation import orders
+from vqjax.generation import filters, guidance, orders
 from vqjax.generation.layout import MASKED
 
 # (step int32 [], stream, shape) -> standard Gumbel noise float32 [B *shape]
@@ -64,6 +64,13 @@ class HaltonSampler:
   top_k: int = 0
   randomize: bool = False
 
+  def __post_init__(self) -> None:
+    _require(
+      self,
+      ('top_k', self.top_k >= 0, '0 (all symbols) or more'),
+      ('temp_warmup', self.temp_warmup >= 0, '0 (no step) or more'),
+    )
+
   def __call__(
     self,
     model: Any,
@@ -93,7 +100,7 @@ class HaltonSampler:
 
     `rolls` int32 [B]: cell i of an image's order is cell (i - roll) mod (h w) of `orders.halton`.
     """
-    _check(self, model)
+    _fits(self, model)
     length, parts = model.layout.length, model.layout.parts
     counts = np.append(0, orders.reveal_counts(length, orders.steps_done(self.steps)))
     most = int(np.diff(counts).max())  # of a step: no other symbols are drawn
@@ -111,7 +118,7 @@ class HaltonSampler:
       t, begin, end, inverse_temperature = now
       places = jax.lax.dynamic_slice_in_dim(order, begin, most, axis=1)
       logits = _predict(self, model, params, symbols, labels, self.guidance, places)
-      logits = _top_k(inverse_temperature * logits, self.top_k)
+      logits = filters.top_k(inverse_temperature * logits, self.top_k)
       drawn, _ = _draw(logits, noise(t, SYMBOLS, logits.shape[1:]), model.layout.base)
       now = jnp.arange(most)[None] < end - begin
       now &= jnp.take_along_axis(start, places, axis=1) == MASKED
@@ -126,6 +133,9 @@ class HaltonSampler:
     line = np.linspace(self.inverse_temperature_start, self.inverse_temperature_end, self.steps)
     warming = np.arange(self.steps) < self.temp_warmup
     return (line**self.temp_power * np.where(warming, 0.5, 1.0)).astype(np.float32)
+
+
+_RANDOMIZE = ('linear', 'warm_up', 'random', 'no')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +167,13 @@ class ConfidenceSampler:
   schedule: str = 'arccos'
   randomize: str = 'linear'
 
+  def __post_init__(self) -> None:
+    _require(
+      self,
+      ('choice_temperature', self.choice_temperature >= 0, '0 (no noise) or more'),
+      ('randomize', self.randomize in _RANDOMIZE, ', '.join(_RANDOMIZE)),
+    )
+
   def __call__(
     self,
     model: Any,
@@ -177,9 +194,7 @@ class ConfidenceSampler:
     known: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """Every step's (symbols after it, symbols drawn in it), MASKED where none is: int32 [T B N]."""
-    _check(self, model)
-    if self.randomize not in _RANDOMIZE:
-      raise UserError(f'randomize is {self.randomize!r}; legal: {", ".join(_RANDOMIZE)}.')
+    _fits(self, model)
     length = model.layout.length
     progress = orders.steps_begun(self.steps)
     counts = orders.reveal_counts(length, progress, self.schedule)
@@ -210,9 +225,6 @@ class ConfidenceSampler:
     return jnp.where(t < first, noise, log_p)
 
 
-_RANDOMIZE = ('linear', 'warm_up', 'random', 'no')
-
-
 @dataclasses.dataclass(frozen=True)
 class MaskGITSampler:
   """Reveals the symbols that are most probable, as MaskGIT does.
@@ -238,6 +250,13 @@ class MaskGITSampler:
   schedule: str = 'cosine'
   start: int = 0
 
+  def __post_init__(self) -> None:
+    _require(
+      self,
+      ('choice_temperature', self.choice_temperature >= 0, '0 (no noise) or more'),
+      ('start', 0 <= self.start < self.steps, '0 or more, and less than steps'),
+    )
+
   def __call__(
     self,
     model: Any,
@@ -261,9 +280,7 @@ class MaskGITSampler:
 
     Noise is asked for by the steps 0..T-1-start, counted from `start`.
     """
-    _check(self, model)
-    if not 0 <= self.start < self.steps:
-      raise UserError(f'start is {self.start}; legal: 0..{self.steps - 1}, one of steps.')
+    _fits(self, model)
     layout = model.layout
     lengths = jnp.asarray(orders.mask_lengths(layout.length, self.steps, self.schedule))
     start = _start(model, labels, known)
@@ -287,21 +304,24 @@ class MaskGITSampler:
     return jax.lax.scan(step, start, (jnp.arange(self.steps - self.start), *each))[1]
 
 
-def _check(sampler, model):
+def _require(sampler, *rules):
+  """Refuses settings, each given by its name, whether it is legal, and what is."""
+  for name, is_legal, legal in (
+    ('steps', sampler.steps >= 1, '1 or more, up to the symbols of an image'),
+    ('guidance', sampler.guidance == 0 or sampler.guidance >= 1, '0 or 1 (none), or more'),
+    *rules,
+  ):
+    if not is_legal:
+      raise UserError(f'{name} is {getattr(sampler, name)!r}; legal: {legal}.')
+
+
+def _fits(sampler, model):
   length = model.layout.length
-  if not 1 <= sampler.steps <= length:
+  if sampler.steps > length:
     raise UserError(
       f'steps is {sampler.steps}; legal: 1..{length}, as an image has {length} symbols.'
     )
-  if sampler.guidance and sampler.guidance < 1:
-    raise UserError(
-      f'guidance is {sampler.guidance}; legal: 0 or 1 for none, larger for more of the class.'
-    )
-  if sampler.guidance > 1 and not model.has_null:
-    raise UserError(
-      f'guidance is {sampler.guidance}, but {type(model).__name__} has no null class; legal: 0 or '
-      '1, or another network.'
-    )
+  guidance.check(sampler.guidance, model)
 
 
 def _start(model, labels, known):
@@ -313,7 +333,7 @@ def _start(model, labels, known):
 
 def _predict(sampler, model, params, symbols, labels, scale, places=None):
   """Logits [B N V'] with guidance of a scale, or those at places [B M] alone, [B M V']."""
-  guided = sampler.guidance > 1
+  guided = guidance.check(sampler.guidance, model)
   if guided:  # side by side, so that an image's two stay on its device
     symbols = jnp.repeat(symbols, 2, axis=0)
     labels = jnp.stack([labels, jnp.full_like(labels, model.num_classes)], axis=1).reshape(-1)
@@ -323,8 +343,7 @@ def _predict(sampler, model, params, symbols, labels, scale, places=None):
     logits = jnp.take_along_axis(logits, places[..., None], axis=1)
   if guided:
     logits = logits.reshape(-1, 2, *logits.shape[1:])
-    conditional, unconditional = logits[:, 0], logits[:, 1]
-    logits = unconditional + scale * (conditional - unconditional)
+    logits = guidance.guide(logits[:, 0], logits[:, 1], scale)
   return logits
 
 
@@ -334,14 +353,6 @@ def _draw(logits, noise, base):
   picked = jnp.take_along_axis(logits, drawn[..., None], axis=-1)[..., 0]
   log_p = picked - jax.nn.logsumexp(logits, axis=-1)
   return jnp.where(drawn < base, drawn, MASKED), log_p
-
-
-def _top_k(logits, k):
-  """-inf at all but the k largest of each row, and those that equal the least of them."""
-  if not 0 < k < logits.shape[-1]:
-    return logits
-  least = jax.lax.top_k(logits, k)[0][..., -1:]
-  return jnp.where(logits >= least, logits, -jnp.inf)
 
 
 def _filled(model, symbols):

@@ -10,6 +10,8 @@ the residuals. With the rows `e` of one table for codes, classes and the mask, a
 LayerNorm with eps 1e-12, GELU by tanh. Parameter names follow the original's.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -89,7 +91,7 @@ class _Layer(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     width = x.shape[-1]
-    shared = {'kernel_init': _init, 'dtype': self.dtype}
+    shared: dict[str, Any] = {'kernel_init': _init, 'dtype': self.dtype}
 
     def head(name):
       return nn.DenseGeneral((self.heads, width // self.heads), name=name, **shared)(x)

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from golden_data import checkpoint
 
-from vqjax import tensor_files
-from vqjax.convert import generators, trees
+from vqjax import convert
 from vqjax.generation.halton_maskgit import MaskedTransformer
 from vqjax.generation.layout import MASKED, Layout
 from vqjax.generation.maskgit import MaskGITTransformer
@@ -23,15 +22,13 @@ def load(name):
   """A golden: (network, its variables, what the checkpoint was taken apart into, io, sidecar)."""
   path, io, sidecar = checkpoint(name, 'generation')
   architecture = sidecar['architecture']
-  published = generators.take_apart_generator(tensor_files.read(path), path)
+  published = convert.open_generator(path, heads=architecture.get('heads'))
   grid = architecture.get('input_size') or architecture['latent']
   layout = Layout((grid, grid), architecture['codebook_size'])
   fields = dict(published.generator)
   network = NETWORKS[fields.pop('network')]
-  fields['heads'] = fields['heads'] or architecture['heads']  # which a small one's keys do not say
   model = network(layout, published.num_classes(layout), **fields)
-  variables = trees.fill(published.tensors, abstract(model), published.names, path)
-  return model, variables, published, io, sidecar
+  return model, convert.generator_variables(published, model, path), published, io, sidecar
 
 
 def abstract(model):

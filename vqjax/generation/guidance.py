@@ -1,0 +1,56 @@
+"""Classifier-free guidance: how far from the unconditional logits to go, at every step.
+
+Ho and Salimans, Classifier-Free Diffusion Guidance (2021). The scale s everywhere means
+`u + s (c - u)`, of logits c given the class and u given none: 1 is the condition alone, and 0 is
+another way to say so. Halton-MaskGIT's weight w is s - 1.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vqjax.errors import UserError
+
+
+def check(scale: float, model: Any) -> bool:
+  """Whether there is guidance by this scale, 0 or at least 1.
+
+  Raises:
+    UserError: the transformer knows no class or no null class.
+  """
+  if scale <= 1:
+    return False
+  if not (model.has_null and model.num_classes):
+    lacks = 'null class' if model.num_classes else 'classes'
+    raise UserError(
+      f'guidance is {scale:g}, but {type(model).__name__} was trained with no {lacks}; set it to 0.'
+    )
+  return True
+
+
+def guide(given: jax.Array, without: jax.Array, scale: jax.Array) -> jax.Array:
+  """`u + s (c - u)`, and c itself where s is 1; logits [... V], scale []."""
+  return jnp.where(scale == 1, given, without + scale * (given - without))
+
+
+def constant(scale: float, steps: int) -> np.ndarray:
+  """The scale at every step: float32 [steps]."""
+  return np.full(steps, scale, np.float32)
+
+
+def until(scales: np.ndarray, last: int) -> np.ndarray:
+  """Scales [steps], 1 after the step `last`; -1 changes none."""
+  return scales if last < 0 else np.where(np.arange(len(scales)) > last, np.float32(1), scales)
+
+
+def power_cosine(scale: float, steps: int, power: float) -> np.ndarray:
+  """RAR's: `1 + (s - 1) (1 - cos(pi (t / steps)^power)) / 2`; power 0 is the constant scale."""
+  ratio = (np.arange(steps) / steps) ** power
+  return (1 + (scale - 1) * (1 - np.cos(np.pi * ratio)) / 2).astype(np.float32)
+
+
+def linear(scale: float, steps: int) -> np.ndarray:
+  """From 1 at the first step to the scale at the last: `1 + (s - 1) t / (steps - 1)`."""
+  return np.linspace(1, scale, steps, dtype=np.float32)

@@ -93,7 +93,7 @@ def demo(config, data):
     config.sampler.guidance = 0.0
     config.batch_size = 16
   config.eval_images = 400
-  common.steps(config, 2_000)
+  common.steps(config, 1_600)
   config.ema_decay = 0.995
   optimizer.learning_rate = 2e-3
   optimizer.clip_norm = 1.0

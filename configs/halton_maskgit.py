@@ -25,7 +25,8 @@ Every token is masked by itself with a probability arccos(u) / (pi / 2), u unifo
 all positions, masked or not, and the mask is one of the classes, as in the original. Guidance of
 the sampler is s of u + s (c - u): the original's w is s - 1.
 
-Deviations: none known in training; the order of the samplers' draws is JAX's.
+Deviation: the last tenth of the learning rate's course is a cosine that ends at a hundredth of it,
+where the original's goes to 0 and is cut off there.
 """
 
 from configs import common, generation

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from vqjax.generation import masking
 from vqjax.generation.layout import MASKED
 
-# The held-out number that ranks checkpoints. Not the loss: of few images it rises again while what is
-# drawn still gets better, since a network that is too sure of itself is punished for it there.
+# The held-out number that ranks checkpoints. Not the loss: of few images it rises again while what
+# is drawn still gets better, as it punishes a network that is too sure of itself.
 BEST_METRIC = 'token_accuracy'
 
 # (symbols [B N], labels [B], **what a network takes beside them) -> logits [B N V].

@@ -110,16 +110,15 @@ class GeneratorExperiment:
 
   def _draw(self, params, tokenizer):
     """Images of `sample_images` labels, and as many more as fill the devices: uint8 [n H W 3]."""
-    config, network, mesh = self._config, self.recipe.network, self._mesh
-    shown = config.sample_images
-    numbers = np.arange(-(-shown // mesh.size) * mesh.size)
-    classes = config.generator.num_classes
-    # Of every class in turn; of more classes than images, at even distances.
-    labels = (
-      numbers % classes if classes <= shown and classes else numbers * classes // max(shown, 1)
-    )
-    labels = jnp.asarray(labels % max(classes, 1), jnp.int32)
-    keys = jax.vmap(lambda n: jax.random.fold_in(self._key, n))(jnp.asarray(numbers, jnp.int32))
+    network, mesh, shown = self.recipe.network, self._mesh, self._config.sample_images
+    classes = network.num_classes
+    numbers = np.arange(-(-shown // mesh.size) * mesh.size, dtype=np.int32)
+    if 0 < classes <= shown:  # every class in turn
+      labels = numbers % classes
+    else:  # at even distances, or 0, the null class of none
+      labels = numbers % shown * classes // shown
+    labels, key = jnp.asarray(labels), jax.random.fold_in(self._key, 2)
+    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
     labels, keys = jax.lax.with_sharding_constraint((labels, keys), sharding.batch(mesh))
     symbols = self._sampler(network, params, labels, keys)
     tokens = network.layout.tokens(symbols)

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
 from vqjax import data as datasets
 from vqjax import pretrained
@@ -48,7 +47,8 @@ class TokenSource:
       self._check_tokenizer()
       self.shape = tuple(self._index['token_shape'])
     else:
-      self.shape = self._shape_of_images()
+      size = config.data.image_size
+      self.shape = self.tokenizer.token_shape(size, size)
     codes = self.tokenizer.model.quantizer.num_codes
     tokens.shape, tokens.num_codes = self.shape, codes
     tokens.weights_sha256 = self.tokenizer.weights_sha256
@@ -120,12 +120,3 @@ class TokenSource:
         f'weights than those of config.tokenizer={config.tokenizer}; name that one, or write the '
         f'folder again: python -m vqjax.tokenize {config.tokenizer} --out=DIR.'
       )
-
-  def _shape_of_images(self):
-    model, size = self.tokenizer.model, self._config.data.image_size
-    model.check_size(size, size)
-    image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
-    mask = jax.ShapeDtypeStruct((1,), np.bool_)
-    return tuple(
-      pretrained.encode.eval_shape(model, self.tokenizer.variables, image, mask).shape[1:]
-    )

@@ -39,7 +39,7 @@ class Rows:
     rows = np.ascontiguousarray(features, np.float32)
     try:
       self._file.seek(0, 2)
-      self._file.write(rows)
+      self._file.write(rows.data)
       self._file.flush()
     except OSError as error:
       raise UserError(

@@ -1,13 +1,15 @@
-"""Evaluates a trained tokenizer on held-out images, or any two folders of images.
+"""Evaluates a trained tokenizer on held-out images, two folders of images, or generated images.
 
 python eval.py --workdir=runs/NAME [--out=FOLDER] [--step=N] [--data_path=FOLDER]
                [--rounding=uint8|none|wrap] [--eval_assign=NAME] [--nobaselines]
 python eval.py --originals=FOLDER --reconstructions=FOLDER --out=FOLDER
+python eval.py --samples=FILE_OR_FOLDER --reference=FILE_OR_FOLDER --out=FOLDER
 
-Both take --num_images=N, --batch_size=N, --reference=FILE, --save_reference=FILE and --quick.
-Writes metrics.json, reconstructions.png, pictures.npz and report.html into the run's folder eval/,
-or into --out, and prints the numbers, each with its protocol, and beside a run what JPEG, WebP and
-k-means on patches make of the same images in as many bits.
+All take --num_images=N, --batch_size=N and --save_reference=FILE, the first two --reference=FILE
+and --quick. Writes metrics.json, reconstructions.png, pictures.npz and report.html into the run's
+folder eval/, or into --out, and prints the numbers, each with its protocol, and beside a run what
+JPEG, WebP and k-means on patches make of the same images in as many bits. --samples are judged by
+the protocol of the ADM evaluator: gFID, sFID, Inception score, precision and recall.
 """
 
 import logging
@@ -20,6 +22,7 @@ from vqjax import commands, saved_models
 from vqjax import data as datasets
 from vqjax.errors import UserError
 from vqjax.evaluation.run import evaluate_folders, evaluate_run, save_statistics
+from vqjax.evaluation.samples import evaluate_files
 from vqjax.evaluation.scoring import ROUNDINGS
 from vqjax.report import report
 
@@ -40,6 +43,12 @@ def compare_folders(originals, reconstructions, out, **options) -> dict:
   """Likewise of two folders of images, as `evaluate_folders` does."""
   folder = report.make_folder(out)
   return _write(folder, evaluate_folders(originals, reconstructions, **options), **options)
+
+
+def judge_samples(samples, reference, out, **options) -> dict:
+  """Likewise of images that a generator made, as `evaluate_files` does."""
+  folder = report.make_folder(out)
+  return _write(folder, evaluate_files(samples, reference, **options))
 
 
 def _write(folder, found, *, save_reference=None, **_):
@@ -69,13 +78,18 @@ if __name__ == '__main__':
   )
   originals_flag = string('originals', None, 'Folder of images, in place of a run.')
   reconstructions_flag = string('reconstructions', None, 'Folder of what was made of them.')
+  samples_flag = string('samples', None, 'Generated images: a folder, or an .npz with arr_0.')
   out_flag = string('out', None, "Folder for the report; a run's is eval/ in it by default.")
   num_images_flag = integer('num_images', None, 'So many images; all by default.')
   batch_size_flag = integer(
     'batch_size', None, "Images at a time; by default the run's, or 2 a device."
   )
-  reference_flag = string('reference', None, 'Statistics (.npz) that rFID compares with.')
-  save_reference_flag = string('save_reference', None, 'Where to write those of the originals.')
+  reference_flag = string(
+    'reference', None, 'Statistics (.npz) that rFID compares with; or what --samples are.'
+  )
+  save_reference_flag = string(
+    'save_reference', None, 'Where to write those of the originals, or of the reference images.'
+  )
   quick_flag = flags.DEFINE_bool(
     'quick', False, 'Without LPIPS, rFID, Inception score, and k-means on patches.'
   )
@@ -89,9 +103,20 @@ if __name__ == '__main__':
       'save_reference': save_reference_flag.value,
       'quick': quick_flag.value,
     }
+    of_runs = ('workdir', 'step', 'data_path', 'eval_assign', 'rounding', 'baselines')
+    if samples_flag.value:
+      paths = samples_flag.value, reference_flag.value, out_flag.value
+      others = *of_runs, 'originals', 'reconstructions', 'quick'
+      if not all(paths) or any(flags.FLAGS[name].present for name in others):
+        raise UserError(
+          'generated images are judged by --samples, --reference and --out together, without '
+          f'{", ".join(f"--{name}" for name in others)}.'
+        )
+      options = {name: shared[name] for name in ('num_images', 'batch_size', 'save_reference')}
+      judge_samples(*paths, **options)
+      return
     if originals_flag.value or reconstructions_flag.value:
       folders = originals_flag.value, reconstructions_flag.value, out_flag.value
-      of_runs = ('workdir', 'step', 'data_path', 'eval_assign', 'rounding', 'baselines')
       if not all(folders) or any(flags.FLAGS[name].present for name in of_runs):
         raise UserError(
           'two folders of images are evaluated by --originals, --reconstructions and --out '

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vqjax.evaluation.results import Baseline, Cloud, Evaluation, Pictures
+from vqjax.evaluation.results import Baseline, Cloud, Evaluation, Generated, Pictures
 
 PROTOCOL = {
   'run': 'runs/one',
@@ -59,6 +59,25 @@ def evaluation(**changes):
     'worst': Pictures(*(field[order] for field in samples)),
     'cloud': Cloud(latents, codes[rng.integers(0, 3, 20)], codes),
     'protocol': PROTOCOL,
+  }
+  return Evaluation(**fields | changes)
+
+
+def of_a_generator(**changes):
+  """An Evaluation of six samples of two classes, with what is nearest to one of them."""
+  images = shown(6).originals
+  generated = Generated(
+    *(np.arange(6), images, ['a', 'b'] * 3),
+    {2: ([images[0], images[1]], [0.5, 12.25])},
+    'of the training data',
+  )
+  numbers = {'gfid': 12.5, 'inception_score': None, 'num_images': 6}
+  said = {'gfid': 'Frechet distance', 'inception_score': 'needs classes'}
+  fields = {
+    'metrics': numbers,
+    'missing': {'inception_score': 'needs classes'},
+    'generated': generated,
+    'protocol': {'run': 'samples', 'data': 'reference', 'metrics': said},
   }
   return Evaluation(**fields | changes)
 

@@ -91,6 +91,14 @@ MISTAKES = [
     ['eval.py', '--originals=a', '--reconstructions=b', '--out=c', '--rounding=wrap'],
     'without --workdir, --step, --data_path, --eval_assign, --rounding, --baselines',
   ),
+  (
+    ['eval.py', '--samples=a', '--out=c'],
+    'generated images are judged by --samples, --reference and --out together, without --workdir',
+  ),
+  (
+    ['eval.py', '--samples=a', '--reference=b', '--out=c', '--quick'],
+    '--rounding, --baselines, --originals, --reconstructions, --quick',
+  ),
 ]
 # Importing takes most of the time that a mistake takes: one process imports, the others are forks
 # of it, each a command like any other but for that.

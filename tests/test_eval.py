@@ -14,11 +14,13 @@ from PIL import Image
 import eval as evaluate_command
 from vqjax import data as datasets
 from vqjax import weights
+from vqjax.compare import compare
 from vqjax.data import default_data
 from vqjax.data.photos import Photos
 from vqjax.errors import UserError
 from vqjax.evaluation import metrics, run, scoring
 from vqjax.evaluation import statistics as feature_statistics
+from vqjax.evaluation.table import OF_SAMPLES
 from vqjax.quantizers import FSQ, Grouped, Sinkhorn, VectorQuantizer
 
 GUIDE = (pathlib.Path(__file__).parent.parent / 'docs' / 'evaluation.md').read_text()
@@ -159,6 +161,35 @@ def test_images_too_small_for_a_number_get_the_others(tmp_path):
   assert said['lpips'] == 'left out by --quick'
 
 
+def test_generated_images_get_their_own_table(folders, tmp_path, monkeypatch):
+  # Any 2048 and 2023 numbers of an image will do.
+  def see(networks, images):
+    flat = images.reshape(len(images), -1).astype(jnp.float32)
+    return {'pool': flat[:, :2048], 'spatial': flat[:, -2023:]}
+
+  monkeypatch.setattr(scoring, 'see', see)
+  monkeypatch.setattr(weights, 'load', lambda name: {})
+  monkeypatch.setattr(weights, 'provenance', lambda name: f'made up {name}')
+  judged = lambda samples, out: evaluate_command.judge_samples(
+    samples, folders[0], tmp_path / out, batch_size=8
+  )
+  numbers = judged(folders[1], 'out')
+  assert numbers['gfid'] > 1
+  assert numbers['num_images'] == 9
+  written = json.loads((tmp_path / 'out' / 'metrics.json').read_text())
+  protocol = written.pop('protocol')
+  assert written == numbers
+  assert numbers.keys() == OF_SAMPLES.keys()
+  assert (protocol['run'], protocol['data']) == (str(folders[1]), f'9 images of {folders[0]}')
+  assert 'as there are only 9' in protocol['metrics']['gfid']
+  assert '<h2>Nearest images</h2>' in (tmp_path / 'out' / 'report.html').read_text()
+  same = judged(folders[0], 'same')
+  assert same['gfid'] == pytest.approx(0, abs=1e-3)
+  assert same['precision'] == same['recall'] == 1
+  compared = compare([tmp_path / 'out', tmp_path / 'same'], tmp_path / 'compared')
+  assert compared['best']['gfid'] == compared['best']['sfid'] == ['same']
+
+
 def test_the_protocol_says_what_tokens_depend_on():
   said = [
     run._tokens(quantizer, 16)
@@ -198,7 +229,8 @@ def test_the_guide_explains_every_number_and_rounding():
   cells = re.findall(r'^\| (`.+?`(?:, `.+?`)*) \|', GUIDE, re.MULTILINE)
   explained = {name for cell in cells for name in re.findall('`(.+?)`', cell)}
   files = {name for name in explained if name.startswith('eval/')}
-  assert explained - files == {*scoring.definitions({}), *scoring.ROUNDINGS}
+  of_samples = {name for name, metric in OF_SAMPLES.items() if metric.meaning}
+  assert explained - files == {*scoring.definitions({}), *scoring.ROUNDINGS, *of_samples}
 
 
 def test_the_example_of_the_guide_runs():

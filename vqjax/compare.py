@@ -17,7 +17,7 @@ import numpy as np
 from vqjax import commands
 from vqjax.errors import UserError
 from vqjax.evaluation import saved
-from vqjax.evaluation.table import METRICS, decibels, in_table
+from vqjax.evaluation.table import METRICS, OF_SAMPLES, decibels, in_table
 from vqjax.report import html
 from vqjax.whole_files import reason, replacing
 
@@ -96,9 +96,10 @@ def _best(metrics):
   direction is the better one.
   """
   best = {}
+  rows = METRICS | OF_SAMPLES
   for name, values in metrics.items():
     numbers = set(values.values())
-    better = METRICS[name].better if name in METRICS else ''
+    better = rows[name].better if name in rows else ''
     if better and len(numbers) > 1 and None not in numbers:
       top = max(numbers) if better == 'higher' else min(numbers)
       best[name] = [run for run, value in values.items() if value == top]

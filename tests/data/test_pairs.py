@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqjax.data import pairs as pairing
+from vqjax.data import image_files
 from vqjax.data.pairs import open_pairs, pair_batches
 from vqjax.errors import UserError
 
@@ -87,9 +87,9 @@ def test_a_pair_that_is_long_in_coming_is_told(folders, monkeypatch, caplog):
   here, there = folders
   pairs = open_pairs(here, there)
   name = next(iter(pairs.originals.values()))
-  fields = {**pairing.default_data(), 'stall_seconds': 0.05}
-  monkeypatch.setattr(pairing, 'default_data', lambda: fields)
-  decode, told = pairing.decode, threading.Event()
+  fields = {**image_files.default_data(), 'stall_seconds': 0.05}
+  monkeypatch.setattr(image_files, 'default_data', lambda: fields)
+  decode, told = image_files.decode, threading.Event()
 
   def slow(encoded, path):
     if path == str(name):
@@ -102,7 +102,7 @@ def test_a_pair_that_is_long_in_coming_is_told(folders, monkeypatch, caplog):
     return True
 
   caplog.handler.addFilter(tell)
-  monkeypatch.setattr(pairing, 'decode', slow)
+  monkeypatch.setattr(image_files, 'decode', slow)
   with contextlib.closing(pair_batches(pairs, 2)) as batches:
     next(batches)
   assert told.is_set()

@@ -85,6 +85,22 @@ def test_inception_score_equals_the_reference(splits):
   np.testing.assert_allclose(np.std(scores), data[f'out_is_std_splits{splits}'], atol=1e-9)
 
 
+@pytest.mark.parametrize('batch', [1, 7, 64, 1000])
+@pytest.mark.parametrize('split', [25, 40, 101, 5000])
+def test_inception_score_in_parts_of_so_many(split, batch):
+  """The last may have fewer, and counts as the others; of one that is exactly full there is none.
+
+  Each is the definition: exp of the mean of KL(p | mean p).
+  """
+  p = probabilities(100) + 1e-9
+  p /= p.sum(axis=1, keepdims=True)
+  kl = lambda part: (part * np.log(part / part.mean(axis=0))).sum(axis=1)
+  expected = np.mean([np.exp(kl(p[i : i + split]).mean()) for i in range(0, len(p), split)])
+  score = added(InceptionScore(10, split=split), p, batch)
+  np.testing.assert_allclose(score.value, expected, rtol=1e-9)
+  assert score.count == 100
+
+
 def test_limits_of_the_inception_score():
   # Sure of a class, and all classes alike: K. Always the same answer: 1.
   np.testing.assert_allclose(added(InceptionScore(7), np.eye(7), 2).value, 7, rtol=1e-12)
@@ -137,6 +153,11 @@ def test_files_of_others(tmp_path):
     np.testing.assert_array_equal(found.covariance, np.eye(3))
     assert found.mean.dtype == found.covariance.dtype == np.float64
     assert (found.count, found.provenance) == (None, '')
+  spatial = feature_statistics.load(tmp_path / 'adm.npz', suffix='_s')
+  np.testing.assert_array_equal(spatial.mean, [1, 1])
+  np.testing.assert_array_equal(spatial.covariance, np.eye(2))
+  with pytest.raises(UserError, match=r'fid.npz lacks mu_s and sigma_s \(it has mu, sigma\): give'):
+    feature_statistics.load(tmp_path / 'pytorch_fid.npz', suffix='_s')
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 import pytest
 
 from vqjax.evaluation import table
-from vqjax.evaluation.table import METRICS
+from vqjax.evaluation.table import METRICS, OF_SAMPLES
 from vqjax.weights.sources import group_of
 
 
 def test_rows_agree_with_themselves():
-  for name, metric in METRICS.items():
+  for name, metric in [*METRICS.items(), *OF_SAMPLES.items()]:
     assert metric.meaning or not (metric.better or metric.of_pixels or metric.network), name
     assert not (metric.words and not metric.lines), name
     assert not metric.network or group_of(metric.network), name

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import torch_files
 from flax import traverse_util
-from golden_data import OUTSIDE, load
+from golden_data import OUTSIDE, checkpoint, load
 
 from vqjax import weights
 from vqjax.data.photos import Photos
 from vqjax.errors import UserError
 from vqjax.networks import Inception
-from vqjax.networks.inception import _Conv, prepared
+from vqjax.networks.inception import (
+  SPATIAL_FEATURES,
+  _Conv,
+  prepared,
+  resized_as_by_tensorflow_1,
+)
 from vqjax.weights import inception
 
 # Made for this repository, so in no other folder of golden files.
@@ -119,15 +124,44 @@ def test_pretrained_features_of_photographs():
   assert flipped > 0.9 > photo > to_first[1:4].min() > noisy
 
 
-@pytest.mark.skipif(not OUTSIDE, reason='the repository does not keep golden files of full width')
-def test_random_weights_equal_the_reference(tmp_path):
+@pytest.mark.parametrize('i', range(4))
+def test_resized_as_by_tensorflow_1(i):
+  _, arrays, sidecar = checkpoint('tf1_resize_a', 'generation')
+  expected, image = arrays[f'out_{i}'], arrays[f'in_{i}'].astype(np.float32)
+  size, stride = {0: ((13, 11), 1), 2: ((29, 31), 1)}.get(i, ((299, 299), 13))
+  resized = resized_as_by_tensorflow_1(jnp.asarray(image)[None], size)
+  atol = sidecar['arrays'][f'out_{i}']['atol']
+  np.testing.assert_allclose(resized[0, ::stride, ::stride], expected, rtol=0, atol=atol)
+
+
+def test_what_adm_looks_at():
+  """From -1 to 127 / 128, floating-point as bytes, and not what pytorch-fid looks at."""
+  image = np.random.default_rng(0).integers(0, 256, (1, 64, 48, 3), np.uint8)
+  image[:, :2, :2] = 0
+  x = np.asarray(prepared(image, 'adm'))
+  assert x.shape == (1, 299, 299, 3)
+  assert (x[0, 0, 0] == -1).all()
+  np.testing.assert_allclose(prepared((image / 255).astype(np.float32), 'adm'), x, atol=1e-6)
+  assert 2 / 128 < np.abs(x - prepared(image)).mean() < 40 / 128
+
+
+@pytest.fixture(scope='module')
+def random_params(tmp_path_factory):
+  """Weights of the reference's tests, and what goes with them."""
+  if not OUTSIDE:
+    pytest.skip('the repository does not keep golden files of full width')
   data = load('metrics/inception_fid')
   state = {
     **{key[3:]: value for key, value in data.items() if key.startswith('sd/')},
     **{key[2:]: q * data[f'scale/{key[2:]}'] for key, q in data.items() if key.startswith('q/')},
   }
-  path = torch_files.write_zip(tmp_path / 'x.pth', torch_files.state_dict(state), state)
-  params = traverse_util.unflatten_dict(inception.from_pytorch_fid(path), sep='/')
+  path = tmp_path_factory.mktemp('inception') / 'x.pth'
+  torch_files.write_zip(path, torch_files.state_dict(state), state)
+  return traverse_util.unflatten_dict(inception.from_pytorch_fid(path), sep='/'), data
+
+
+def test_random_weights_equal_the_reference(random_params):
+  params, data = random_params
 
   @jax.jit
   def run(params, x):
@@ -140,6 +174,27 @@ def test_random_weights_equal_the_reference(tmp_path):
     np.testing.assert_allclose(resized, data[f'out_resized_sample_{i}'], atol=1e-6)
     close(features, data[f'out_pool3_{i}'])
     close(probabilities, data[f'out_probs_{i}'])
+
+
+@pytest.mark.parametrize('i', range(2))
+def test_features_of_the_adm_evaluator(random_params, i):
+  _, arrays, sidecar = checkpoint('adm_features_a', 'generation')
+  net = Inception('adm')
+
+  @jax.jit
+  def run(params, x):
+    pool, spatial = net.apply({'params': params}, x, method='pooled_and_spatial')
+    return pool, spatial, net.apply({'params': params}, pool, method='probabilities')
+
+  pool, spatial, probabilities = run(random_params[0], arrays[f'in_{i}'])
+  assert spatial.shape == (len(pool), SPATIAL_FEATURES)
+  logits = arrays[f'logits_{i}'].astype(np.float64)
+  odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+  expected = {'pool': arrays[f'pool_{i}'], 'spatial': arrays[f'spatial_{i}'].reshape(len(pool), -1)}
+  for name, got in (('pool', pool), ('spatial', spatial)):
+    atol = sidecar['arrays'][f'{name}_{i}']['atol']
+    np.testing.assert_allclose(got, expected[name], rtol=0, atol=atol)
+  close(probabilities, odds / odds.sum(axis=1, keepdims=True))
 
 
 def test_probabilities_need_classes():

@@ -6,7 +6,7 @@ import re
 import browser
 import numpy as np
 import pytest
-from fake_evaluation import PROTOCOL, baselines, evaluation, shown
+from fake_evaluation import PROTOCOL, baselines, evaluation, of_a_generator, shown
 from PIL import Image
 
 from vqjax.errors import UserError
@@ -92,6 +92,29 @@ def test_the_page_holds_everything(folder):
   assert drawn[0] == 'PSNR by bits a pixel, dB'
   assert drawn[2:5] == ['latents (P)', 'codes (C)', 'quantized (Q)']
   assert drawn[5:] == ['loss', 'held-out PSNR, dB', 'usage', 'perplexity']
+
+
+def test_generated_images_by_class_and_what_is_nearest(tmp_path):
+  report.write(tmp_path, of_a_generator())
+  assert headings(tmp_path) == ['Samples', 'Nearest images', 'Protocol']
+  page = (tmp_path / 'report.html').read_text()
+  captions = re.findall(r'<span class="caption">(.*?)</span>', page)
+  assert captions == ['a', 'b', 'image 2']
+  assert re.findall(r'alt="(.*?)"', page) == [
+    *('image 0', 'image 2', 'image 4', 'image 1', 'image 3', 'image 5'),
+    *('sample', '0.5', '12.25'),
+  ]
+  assert 'in their order, by class.' in page
+  assert 'those of the training data that are nearest' in page
+  written = json.loads((tmp_path / 'metrics.json').read_text())
+  assert (written['gfid'], written['inception_score'], written['num_images']) == (12.5, None, 6)
+  assert {path.name for path in tmp_path.iterdir()} == {'metrics.json', 'report.html'}
+  generated = of_a_generator().generated._replace(classes=None, nearest={})
+  report.write(tmp_path, of_a_generator(generated=generated))
+  page = (tmp_path / 'report.html').read_text()
+  assert headings(tmp_path) == ['Samples', 'Protocol']
+  captions = re.findall(r'<span class="caption">(.*?)</span>', page)
+  assert captions == ['image 0, image 1, image 2, image 3', 'image 4, image 5']
 
 
 def test_what_stands_beside_the_run_in_metrics_json(tmp_path):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,17 @@ class Pictures(NamedTuple):
   psnr: np.ndarray  # float64 [n], dB
   originals: np.ndarray  # uint8 [n H W 3]
   reconstructions: np.ndarray  # uint8 [n H W 3]
+
+
+class Generated(NamedTuple):
+  """Some images that a generator made, each with those of other images that are nearest to it."""
+
+  positions: np.ndarray  # int64 [n], in the order of the set
+  images: np.ndarray  # uint8 [n H W 3]
+  classes: Sequence[str] | None  # of each; None where there are none
+  # Of some, by their index: the nearest images, uint8 [H W 3], and their distances.
+  nearest: Mapping[int, tuple[Sequence[np.ndarray], Sequence[float]]]
+  near_to: str  # of what images these are
 
 
 class Cloud(NamedTuple):
@@ -66,6 +77,7 @@ class Evaluation:
   best: Pictures | None = None  # by PSNR, the best first
   worst: Pictures | None = None  # the worst first
   cloud: Cloud | None = None
+  generated: Generated | None = None  # of a generator, which has none of the three above
   statistics: FeatureStatistics | None = None  # of the originals' features
   # {'run': ..., 'data': ..., 'metrics': {name: meaning, or of a None what it needs}, ...}
   protocol: dict[str, Any] = dataclasses.field(default_factory=lambda: {'metrics': {}})

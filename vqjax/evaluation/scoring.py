@@ -22,6 +22,12 @@ LPIPS_NETS = {  # by the name of the number
 }
 
 
+NO_CLASSES = (
+  'needs the classes of Inception-v3, which the weights fetched do not have: '
+  'python -m vqjax.weights inception --file=pt_inception-2015-12-05-6726825d.pth'
+)
+
+
 class Rounding(NamedTuple):
   """How reconstructions are rounded before they are compared."""
 
@@ -79,10 +85,7 @@ def missing(network_params: Mapping[str, Any], size: tuple[int, int]) -> dict[st
     if name not in found and min(size) < SMALLEST[net]:
       found[name] = _larger(SMALLEST[net])
   if 'inception_score' not in found and 'fc' not in network_params['inception']:
-    found['inception_score'] = (
-      'needs the classes of Inception-v3, which the weights fetched do not have: '
-      'python -m vqjax.weights inception --file=pt_inception-2015-12-05-6726825d.pth'
-    )
+    found['inception_score'] = NO_CLASSES
   return found
 
 
@@ -128,6 +131,22 @@ def score(
         probabilities = Inception().apply(params, seen['features'][1], method='probabilities')
         seen['probabilities'] = probabilities
   return values, seen
+
+
+def see(network_params: Mapping[str, Any], images: jax.Array) -> dict[str, jax.Array]:
+  """What Inception says of generated images, uint8 [B H W 3], by the ADM evaluator's protocol.
+
+  Returns:
+    `pool`, float32 [B 2048], `spatial`, float32 [B 2023], and with classes in the weights
+    `probabilities`, float32 [B 1008].
+  """
+  net, params = Inception('adm'), {'params': network_params['inception']}
+  found: Any = net.apply(params, images, method='pooled_and_spatial')
+  seen = dict(zip(('pool', 'spatial'), found, strict=True))
+  if 'fc' in network_params['inception']:
+    found = net.apply(params, seen['pool'], method='probabilities')
+    seen['probabilities'] = found
+  return seen
 
 
 # One pass over originals and reconstructions is half the program of two. They alternate, so that a

@@ -133,7 +133,7 @@ class Precomputed(NamedTuple):
     return root(self.covariance)
 
 
-def load(path: str | pathlib.Path, width: int | None = None) -> Precomputed:
+def load(path: str | pathlib.Path, width: int | None = None, suffix: str = '') -> Precomputed:
   """Reads the `mu` [D] and `sigma` [D D] of an `.npz` of ours, of pytorch-fid's or of ADM's.
 
   Nothing else in it is read, so ADM's images (`arr_0`) cost nothing; nor is anything unpickled.
@@ -141,33 +141,35 @@ def load(path: str | pathlib.Path, width: int | None = None) -> Precomputed:
   Args:
     path: of the file.
     width: D that is needed; any if None.
+    suffix: of both names, '_s' for ADM's of spatial features.
 
   Raises:
     UserError: no such file, or not statistics of that width.
   """
   advice = 'give statistics that vqjax, pytorch-fid or the ADM evaluation wrote'
+  names = f'mu{suffix}', f'sigma{suffix}'
   try:
     place = pathlib.Path(path).expanduser()
     with place.open('rb') as file:
       if file.read(6) == b'\x93NUMPY':
         raise UserError(f'{path} is a single array and no .npz of mu and sigma: {advice}.')
     with tensor_files.open_npz(place) as arrays:
-      if missing := {'mu', 'sigma'} - arrays.keys():
+      if missing := set(names) - arrays.keys():
         found = printable(', '.join(arrays)[:200]) or 'nothing'
         raise UserError(f'{path} lacks {" and ".join(sorted(missing))} (it has {found}): {advice}.')
-      mean, covariance = arrays['mu'](), arrays['sigma']()
+      mean, covariance = (arrays[name]() for name in names)
       count = int(arrays['count']()) if 'count' in arrays else None
       provenance = str(arrays['provenance']()) if 'provenance' in arrays else ''
   except tensor_files.DAMAGE as error:
     raise UserError(f'{path} is no .npz of numbers, or damaged: {advice}.') from error
   except OSError as error:
     raise UserError(f'cannot read {path}: {error.strerror or error}; {advice}.') from error
-  _check(path, mean, covariance, width, advice)
+  _check(path, names, mean, covariance, width, advice)
   return Precomputed(mean.astype(np.float64), covariance.astype(np.float64), count, provenance)
 
 
-def _check(path, mean, covariance, width, advice):
-  found = f'mu {list(mean.shape)} and sigma {list(covariance.shape)}'
+def _check(path, names, mean, covariance, width, advice):
+  found = f'{names[0]} {list(mean.shape)} and {names[1]} {list(covariance.shape)}'
   if mean.ndim != 1 or covariance.shape != (mean.size, mean.size):
     raise UserError(f'{path} has {found}, legal are [D] and [D D]: {advice}.')
   if width not in (None, mean.size):
@@ -175,41 +177,61 @@ def _check(path, mean, covariance, width, advice):
       f'{path} has {found}, of another network than this one of {width} features: {advice}, of '
       'the same network.'
     )
-  for name, array in (('mu', mean), ('sigma', covariance)):
+  for name, array in zip(names, (mean, covariance), strict=True):
     if array.dtype.kind not in 'fiu' or not np.isfinite(array).all():
       raise UserError(f'{path} has a {name} that is not of finite real numbers: {advice}.')
   asymmetry = np.abs(covariance - covariance.T).max(initial=0)
   if asymmetry > 1e-5 * np.abs(covariance).max(initial=0):
     raise UserError(
-      f'{path} has a sigma that is not symmetric (off by {asymmetry:.2g}), so no covariance: '
+      f'{path} has a {names[1]} that is not symmetric (off by {asymmetry:.2g}), so no covariance: '
       f'{advice}.'
     )
 
 
 class InceptionScore:
-  """Inception score (Salimans et al. 2016) in one part, from sums over probabilities [N K].
+  """Inception score (Salimans et al. 2016), from sums over probabilities [N K].
 
   `exp mean_n KL(p_n | q)` with `q = mean_n p_n`, which is `exp(H(q) - mean_n H(p_n))` with the
-  entropy H. Scores in several parts, as some papers have them, depend on the order of the images.
+  entropy H. In parts it is the mean over parts, each of which has its own q, and so depends on the
+  order of the images. `0 log 0` is 0, where ADM's evaluator has NaN.
 
   Args:
     width: K.
+    split: images of a part, in the order in which they are added; the last may have fewer, and
+      counts as the others. None for one part.
   """
 
-  def __init__(self, width: int) -> None:
+  def __init__(self, width: int, split: int | None = None) -> None:
     self.count = 0
-    self.sum = np.zeros(width)  # of p, [K]
-    self.entropy = 0.0  # sum of H(p)
+    self._split = split
+    self._scores: list[float] = []  # of whole parts
+    self._start(width)
+
+  def _start(self, width):
+    self._part = 0  # images of this part
+    self._sum = np.zeros(width)  # of p, [K]
+    self._entropy = 0.0  # sum of H(p)
 
   def add(self, probabilities: ArrayLike) -> None:
     """Adds softmax outputs, float [B K], of images that count; raises as `FeatureStatistics`."""
     p = np.asarray(probabilities, np.float64)
-    if p.ndim != 2 or p.shape[1] != len(self.sum):
-      raise ValueError(f'probabilities are [B {len(self.sum)}]; got {list(p.shape)}.')
+    if p.ndim != 2 or p.shape[1] != len(self._sum):
+      raise ValueError(f'probabilities are [B {len(self._sum)}]; got {list(p.shape)}.')
     _check_finite(p, 'probabilities')
     self.count += len(p)
-    self.sum += p.sum(axis=0)
-    self.entropy += float(scipy.special.entr(p).sum())
+    while len(p):
+      room = self._split - self._part if self._split else len(p)
+      now, p = p[:room], p[room:]
+      self._part += len(now)
+      self._sum += now.sum(axis=0)
+      self._entropy += float(scipy.special.entr(now).sum())
+      if self._part == self._split:
+        self._scores.append(self._of_part())
+        self._start(len(self._sum))
+
+  def _of_part(self):
+    mean = scipy.special.entr(self._sum / self._part).sum()
+    return float(np.exp(mean - self._entropy / self._part))
 
   @property
   def value(self) -> float:
@@ -220,9 +242,7 @@ class InceptionScore:
     """
     if not self.count:
       raise UserError('an Inception score needs at least 1 image, got 0: evaluate on more of them.')
-    return float(
-      np.exp(scipy.special.entr(self.sum / self.count).sum() - self.entropy / self.count)
-    )
+    return float(np.mean([*self._scores, *([self._of_part()] if self._part else [])]))
 
 
 def _check_finite(rows, what):

@@ -95,6 +95,13 @@ def make_pair_step(
   return _on(mesh, step, network_params)
 
 
+def make_sample_step(
+  mesh: jax.sharding.Mesh, network_params: Mapping[str, Any]
+) -> Callable[[Batch], Found]:
+  """What Inception says of generated images, jitted: a function of {'image': uint8 [B H W 3]}."""
+  return _on(mesh, lambda params, batch: scoring.see(params, batch['image']), network_params)
+
+
 def _on(mesh, step, network_params):
   """`step` jitted for the mesh; its last argument is a process's own part of a batch.
 

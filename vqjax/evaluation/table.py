@@ -208,6 +208,46 @@ METRICS = {
   'tokens_per_second': Metric(),
 }
 
+_PRECISION = (
+  'share of samples within the third-neighbour radius of an image of the reference, pool_3 features'
+)
+_RECALL = (
+  'share of the images of the reference within the third-neighbour radius of a sample, pool_3 '
+  'features'
+)
+_FLOAT16 = "; distances rounded to float16, as in ADM's evaluator"
+_ADM = 'images resized to 299 x 299 as by TensorFlow 1, (x - 128) / 128: the ADM evaluator'
+
+# Numbers of images that a generator made, by the protocol of the ADM evaluator. They are apart from
+# those above: its resize is another, and with that the distance; so is its Inception score.
+OF_SAMPLES = {
+  'gfid': Metric(
+    f'Frechet distance of Inception-v3 pool_3 features, covariance over N - 1; {_ADM}',
+    better='lower',
+    network=_INCEPTION,
+  ),
+  'sfid': Metric(
+    "Frechet distance of the first 7 channels of Inception-v3's mixed_6/conv, 17 x 17 x 7, "
+    f'covariance over N - 1; {_ADM}',
+    better='lower',
+    network=_INCEPTION,
+  ),
+  'inception_score': Metric(
+    f'mean over splits of 5,000 in the order of the images, logits without bias; {_ADM}',
+    better='higher',
+    network=_INCEPTION,
+  ),
+  'precision': Metric(
+    f'{_PRECISION}; distances in float32; {_ADM}', better='higher', network=_INCEPTION
+  ),
+  'recall': Metric(f'{_RECALL}; distances in float32; {_ADM}', better='higher', network=_INCEPTION),
+  'precision_float16': Metric(
+    f'{_PRECISION}{_FLOAT16}; {_ADM}', better='higher', network=_INCEPTION
+  ),
+  'recall_float16': Metric(f'{_RECALL}{_FLOAT16}; {_ADM}', better='higher', network=_INCEPTION),
+  'num_images': METRICS['num_images'],
+}
+
 
 def line(kind: Line, values: Mapping[str, float | None]) -> list[str]:
   """The numbers of `values`, {name: number}, that stand in a line of the log, in words."""

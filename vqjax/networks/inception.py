@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vqjax.errors import UserError
 
@@ -64,12 +66,21 @@ _BLOCKS: dict[str, str | dict[str, str]] = {
 }
 _SIDE = 299  # pixels
 _CLASSES = 1008
+# Channels that ADM's sFID takes: the first of a branch's 192, a map of 17 x 17.
+_SPATIAL_BLOCK, _SPATIAL_CHANNELS = 'Mixed_6d', 7
+
+FEATURES = 2048
+SPATIAL_FEATURES = 17 * 17 * _SPATIAL_CHANNELS
+
+# How images are resized, and with that whose numbers compare.
+Protocol = Literal['pytorch_fid', 'adm']
 
 
 class Inception(nn.Module):
   """Images [B H W 3] -> features [B 2048] of Inception-v3, the mean over its last 8 x 8 positions.
 
-  Images are uint8, or floating-point in [0, 1], of any size; `prepared` resizes them. The network
+  Images are uint8, or floating-point in [0, 1], of any size; `prepared` resizes them by the rule of
+  `protocol`: pytorch-fid's, for rFID, or that of the ADM evaluator, for gFID. The network
   is TensorFlow's of 2015-12-05, whose features the Frechet inception distance compares (Heusel et
   al., GANs Trained by a Two Time-Scale Update Rule, NeurIPS 2017): Szegedy et al., Rethinking the
   Inception Architecture for Computer Vision (CVPR 2016), with averages that leave the padding out
@@ -83,16 +94,29 @@ class Inception(nn.Module):
     UserError: images of another type or shape; `probabilities` with weights that have no classes.
   """
 
+  protocol: Protocol = 'pytorch_fid'
+
   def setup(self) -> None:
     # Has parameters only where it is called: features need none of them.
     self.fc = nn.Dense(_CLASSES, use_bias=False, precision=jax.lax.Precision.HIGHEST)
 
-  @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
-    x = prepared(images)
+    return self.pooled_and_spatial(images)[0]
+
+  @nn.compact
+  def pooled_and_spatial(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Images [B H W 3] -> (features [B 2048], spatial features [B 2023] of sFID).
+
+    Those are the first 7 channels, after the ReLU, of the 1 x 1 branch of Mixed_6d, TensorFlow's
+    `mixed_6/conv`, in the order (row, column, channel): the ADM evaluator's (Dhariwal & Nichol,
+    Diffusion Models Beat GANs on Image Synthesis, NeurIPS 2021; Nash et al. 2021 for sFID).
+    """
+    x = prepared(images, self.protocol)
     for name, block in _BLOCKS.items():
       x = _branch(name, block, x) if isinstance(block, str) else _Block(block, name=name)(x)
-    return jnp.mean(x, axis=(1, 2))
+      if name == _SPATIAL_BLOCK:  # whose first branch that is
+        spatial = x[..., :_SPATIAL_CHANNELS].reshape(len(x), -1)
+    return jnp.mean(x, axis=(1, 2)), spatial
 
   def probabilities(self, features: jax.Array) -> jax.Array:
     """Features [B 2048], as `__call__` makes them -> probabilities of the classes [B 1008].
@@ -109,11 +133,12 @@ class Inception(nn.Module):
     return jax.nn.softmax(self.fc(features))
 
 
-def prepared(images: jax.Array) -> jax.Array:
+def prepared(images: jax.Array, protocol: Protocol = 'pytorch_fid') -> jax.Array:
   """Images [B H W 3] as `Inception` takes them -> what it looks at, [B 299 299 3] in [-1, 1].
 
-  Bilinear between the centres of pixels and, as in pytorch-fid, without antialiasing where it
-  shrinks. Other programs resize otherwise, which moves the distance.
+  Both rules are bilinear, without antialiasing where they shrink. That of pytorch-fid is between
+  the centres of pixels, `2 x - 1` of [0, 1]; ADM's is `resized_as_by_tensorflow_1` and then
+  `(x - 128) / 128` of [0, 255]. They differ by some grey levels, which moves the distance.
   """
   legal = images.dtype == jnp.uint8 or jnp.issubdtype(images.dtype, jnp.floating)
   if not legal or images.ndim != 4 or images.shape[-1] != 3:
@@ -121,9 +146,32 @@ def prepared(images: jax.Array) -> jax.Array:
       f'Inception got {images.dtype} of shape {images.shape}; legal: images [B H W 3], uint8 or '
       'floating-point in [0, 1].'
     )
-  x = images.astype(jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)
+  x = images.astype(jnp.float32)
+  if protocol == 'adm':
+    levels = x if images.dtype == jnp.uint8 else 255 * x
+    return (resized_as_by_tensorflow_1(levels, (_SIDE, _SIDE)) - 128) / 128
+  x = x / (255 if images.dtype == jnp.uint8 else 1)
   x = jax.image.resize(x, (len(x), _SIDE, _SIDE, 3), 'linear', antialias=False)
   return 2 * x - 1
+
+
+def resized_as_by_tensorflow_1(images: jax.Array, size: tuple[int, int]) -> jax.Array:
+  """Bilinear as TensorFlow 1's ResizeBilinear: float32 [B H W C] -> [B H' W' C].
+
+  Pixel i of the result lies at `i in / out` of the image, not at `(i + 1/2) in / out - 1/2`, so
+  that it is shifted up and left; between the pixels `floor` and `floor + 1`, which is the last one
+  at the border. Positions and weights are float32, as the kernel computes them.
+  """
+  x = images
+  for axis, out in ((2, size[1]), (1, size[0])):  # rows of pixels first, as there
+    scale = np.float32(x.shape[axis]) / np.float32(out)
+    place = np.arange(out, dtype=np.float32) * scale
+    low = np.floor(place).astype(np.int32)
+    weight = (place - low.astype(np.float32)).reshape([out if i == axis else 1 for i in range(4)])
+    before = jnp.take(x, low, axis=axis)
+    after = jnp.take(x, np.minimum(low + 1, x.shape[axis] - 1), axis=axis)
+    x = before + (after - before) * weight
+  return x
 
 
 class _Block(nn.Module):

@@ -12,7 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, Self
+from typing import IO, NamedTuple, Self
 
 import numpy as np
 
@@ -57,6 +57,10 @@ class Archive:
       raise EOFError
     return data
 
+  def open(self, name: str) -> IO[bytes]:
+    """A member to be read bit by bit; its checksum is looked at when it ends."""
+    return self._archive.open(self.names[name])
+
   def view(self, name: str) -> memoryview:
     """A stored member as part of the mapped file, checked likewise."""
     entry = self.names[name]
@@ -93,9 +97,55 @@ def open_npz(path: pathlib.Path) -> Iterator[dict[str, Callable[[], np.ndarray]]
       }
 
 
+@contextlib.contextmanager
+def open_npz_rows(path: pathlib.Path, name: str) -> Iterator['Rows']:
+  """An array [N ...] of an .npz to be read some rows at a time, so that it need not fit in memory.
+
+  Raises:
+    KeyError: there is no such array.
+  """
+  with path.open('rb') as file:
+    budget = Budget(path.stat().st_size)
+    with Archive(file, budget) as archive, archive.open(f'{name}.npy') as member:
+      shape, dtype, fortran = _header(member)
+      if not shape or (fortran and len(shape) > 1):
+        raise ValueError(f'an array {dtype}{list(shape)} without rows one after another')
+      content = archive.names[f'{name}.npy'].file_size - member.tell()
+      if math.prod(shape) * dtype.itemsize != content:
+        raise ValueError(f'an array {dtype}{list(shape)} of {content} bytes')
+      budget.array(shape[1:], dtype.itemsize)
+      yield Rows(member, shape, dtype)
+
+
+class Rows(NamedTuple):
+  """Rows of an array that a file holds."""
+
+  file: IO[bytes]
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+  def read(self, count: int) -> np.ndarray:
+    """The next rows, [up to count ...]; none behind the last."""
+    shape, size = self.shape[1:], math.prod(self.shape[1:]) * self.dtype.itemsize
+    data = self.file.read(count * size)
+    if size and len(data) % size:
+      raise EOFError
+    return np.frombuffer(data, self.dtype).reshape(-1, *shape)
+
+
 def _npy(archive, name, budget):
   data = archive.read(name)
   file = io.BytesIO(data)
+  shape, dtype, fortran = _header(file)
+  budget.array(shape, dtype.itemsize)
+  content = memoryview(data)[file.tell() :]
+  if math.prod(shape) * dtype.itemsize != len(content):
+    raise ValueError(f'an array {dtype}{list(shape)} of {len(content)} bytes')
+  return np.frombuffer(content, dtype).reshape(shape, order='F' if fortran else 'C')
+
+
+def _header(file):
+  """(shape, dtype, whether the first axis runs first) of an array; the file then stands behind."""
   version, _ = np.lib.format.read_magic(file)
   length = int.from_bytes(file.read(2 if version == 1 else 4), 'little')
   # NumPy's own function would go on to look for numbers as Python 2 wrote them.
@@ -106,8 +156,4 @@ def _npy(archive, name, budget):
     raise ValueError(f'an array of {dtype}')
   if not all(type(n) is int and n >= 0 for n in shape):
     raise ValueError(f'an array of shape {reprlib.repr(shape)}')
-  budget.array(shape, dtype.itemsize)
-  content = memoryview(data)[file.tell() :]
-  if math.prod(shape) * dtype.itemsize != len(content):
-    raise ValueError(f'an array {dtype}{list(shape)} of {len(content)} bytes')
-  return np.frombuffer(content, dtype).reshape(shape, order='F' if fortran else 'C')
+  return shape, dtype, fortran

@@ -1,0 +1,130 @@
+"""Images of one size as another program left them: a folder of files, or an .npz in one array."""
+
+import contextlib
+import pathlib
+from collections.abc import Generator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from vqjax import tensor_files
+from vqjax.data.folder import image_names
+from vqjax.data.image_files import file_batches, read_file
+from vqjax.errors import UserError, printable
+
+_LAYOUT = 'legal: a folder of images, or an .npz with arr_0, uint8 [N H W 3]'
+
+
+class ImageSet(Protocol):
+  """Images that can be gone through more than once, in one order."""
+
+  size: tuple[int, int]  # height and width
+  labels: np.ndarray | None  # int64 [N], where classes are known
+  class_names: Sequence[str]  # of the labels; empty where only numbers are known
+
+  def __len__(self) -> int:
+    """N."""
+
+  def batches(self, batch_size: int, positions: Sequence[int]) -> Generator[np.ndarray, None, None]:
+    """The images at these positions, which rise: uint8 [up to batch_size H W 3] each time.
+
+    While iterating it raises a UserError for what cannot be read.
+    """
+
+
+def open_images(path: str | pathlib.Path, flag: str) -> ImageSet:
+  """A folder of image files, or `arr_0` of an .npz, which is read only batch by batch.
+
+  Files of a folder are in the order of their paths below it; their classes are the folders in it,
+  if there are several. Classes of an .npz are its `arr_1`, int [N], as ADM's samplers write them.
+
+  Args:
+    path: of the folder, or of the file.
+    flag: that named it, for errors.
+
+  Raises:
+    UserError: there is no such thing, or none of these layouts.
+  """
+  place = pathlib.Path(path).expanduser()
+  if place.is_dir():
+    return _Folder(place, flag)
+  if not place.is_file():
+    raise UserError(f'--{flag}={path} does not exist (looked in {pathlib.Path.cwd()}); {_LAYOUT}.')
+  return _Array(place)
+
+
+class _Folder:
+  def __init__(self, root: pathlib.Path, flag: str) -> None:
+    names = image_names(root, f'choose another --{flag}')
+    self._paths = [root / name for name in names]
+    self.size = read_file(self._paths[0], _REPAIR).shape[:2]
+    tops = [name.split('/')[0] if '/' in name else '' for name in names]
+    classes = sorted(set(tops))
+    self.class_names: Sequence[str] = classes if len(classes) > 1 else ()
+    of = {name: label for label, name in enumerate(self.class_names)}
+    self.labels = np.array([of[top] for top in tops], np.int64) if of else None
+
+  def __len__(self) -> int:
+    return len(self._paths)
+
+  def batches(self, batch_size: int, positions: Sequence[int]) -> Generator[np.ndarray, None, None]:
+    files = {'image': [self._paths[i] for i in positions]}
+    found = file_batches(files, self.size, batch_size, f'{self._paths[0].name}', _REPAIR)
+    with contextlib.closing(found):
+      for batch in found:
+        yield batch['image'][batch['mask']]
+
+
+_REPAIR = 'repair it, or remove it'
+
+
+class _Array:
+  class_names: Sequence[str] = ()
+
+  def __init__(self, path: pathlib.Path) -> None:
+    self._path = path
+    with _whole(path), tensor_files.open_npz(path) as arrays:
+      if 'arr_0' not in arrays:
+        found = printable(', '.join(arrays)[:200]) or 'nothing'
+        raise UserError(f'{path} has no images, arr_0 (it has {found}); {_LAYOUT}.')
+      with tensor_files.open_npz_rows(path, 'arr_0') as rows:
+        shape, dtype = rows.shape, rows.dtype
+      labels = arrays['arr_1']() if 'arr_1' in arrays else None
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+      raise UserError(
+        f'{path} has arr_0 of {dtype} {list(shape)}; legal: uint8 [N H W 3], colours of '
+        '0 to 255 as they are shown.'
+      )
+    if labels is not None and (labels.dtype.kind not in 'iu' or labels.shape != shape[:1]):
+      raise UserError(
+        f'{path} has arr_1 of {labels.dtype} {list(labels.shape)} beside {shape[0]} images; legal: '
+        f'classes, int [{shape[0]}], or no arr_1.'
+      )
+    self.size = shape[1:3]
+    self.labels = None if labels is None else labels.astype(np.int64)
+    self._count = shape[0]
+
+  def __len__(self) -> int:
+    return self._count
+
+  def batches(self, batch_size: int, positions: Sequence[int]) -> Generator[np.ndarray, None, None]:
+    wanted = np.asarray(positions, np.int64)
+    with _whole(self._path), tensor_files.open_npz_rows(self._path, 'arr_0') as rows:
+      for start in range(0, int(wanted.max(initial=-1)) + 1, batch_size):
+        batch = rows.read(min(batch_size, self._count - start))
+        if len(batch) < min(batch_size, self._count - start):
+          raise EOFError
+        here = wanted[(wanted >= start) & (wanted < start + batch_size)] - start
+        if len(here):
+          yield batch[here]
+
+
+@contextlib.contextmanager
+def _whole(path):
+  """Says in one sentence what is the matter with a file."""
+  try:
+    yield
+  except tensor_files.DAMAGE as error:
+    raise UserError(f'{path} is no .npz of images, or damaged; {_LAYOUT}.') from error
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror or error}; {_LAYOUT}.') from error

@@ -74,7 +74,8 @@ def default():
   config.model.pixel_mean = (0.5, 0.5, 0.5)  # the model sees (pixel - mean) / std, pixel in [0, 1]
   config.model.pixel_std = (0.5, 0.5, 0.5)
 
-  # Fields of vqjax.quantizers.VectorQuantizer; a choice with settings is {'name': ..., **settings}.
+  # Fields of vqjax.quantizers.VectorQuantizer; a choice with settings is {'name': ..., **settings},
+  # or as a text, on the command line too, 'ema(decay=0.99)'.
   # Other quantizers stand in its place as a whole: {'name': 'fsq', 'levels': (8, 5, 5, 5)},
   # {'name': 'residual', 'depth': 4, 'base': {...}}.
   config.quantizer = ConfigDict()

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,3 +98,44 @@ def test_one_plain_codebook_is_kmeans():
   seeded = seed_codebooks(vq, vq.init(KEY, z, train=True), z, KEY, iters=3)
   expected = kmeans(jax.random.split(KEY, 1)[0], z.reshape(-1, 4), 16, iters=3)
   np.testing.assert_allclose(seeded['params']['codebook'], expected, rtol=1e-5)
+
+
+class Model(nn.Module):
+  """Two layers, and a quantizer between them."""
+
+  quantizer: nn.Module
+
+  @nn.compact
+  def __call__(self, x, *, train):
+    return nn.Dense(2)(self.quantizer(nn.Dense(4)(x), train=train).z_q)
+
+
+@pytest.mark.parametrize(
+  'vq',
+  [
+    VectorQuantizer(16),
+    VectorQuantizer(16, learner=Ema()),
+    Residual(VectorQuantizer(8), 2),
+    Grouped(VectorQuantizer(8), 2),
+  ],
+  ids=['plain', 'ema', 'residual', 'grouped'],
+)
+def test_a_layer_inside_a_model_is_seeded_as_by_itself(vq):
+  z = jax.random.normal(KEY, (64, 4))
+  whole = Model(vq).init(KEY, z, train=True)
+  own = {name: tree['quantizer'] for name, tree in whole.items() if 'quantizer' in tree}
+  alone = seed_codebooks(vq, own, z, KEY, iters=2)
+  seeded = seed_codebooks(vq, whole, z, KEY, iters=2)
+  for name, tree in alone.items():
+    jax.tree.map(np.testing.assert_array_equal, seeded[name]['quantizer'], tree)
+  assert seeded['params']['Dense_0'] is whole['params']['Dense_0']
+
+
+def test_variables_of_something_else_are_refused():
+  vq, z = VectorQuantizer(16), jax.random.normal(KEY, (64, 4))
+  own = vq.init(KEY, z, train=True)
+  two = {'params': {'a': own['params'], 'b': own['params']}}
+  with pytest.raises(ValueError, match=r'have 2 codebooks of 16 codes, and the quantizer 1; legal'):
+    seed_codebooks(vq, two, z, KEY)
+  with pytest.raises(ValueError, match=r'have 0 codebooks of 8 codes, and the quantizer 1; legal'):
+    seed_codebooks(VectorQuantizer(8), own, z, KEY)

@@ -32,7 +32,8 @@ from vqjax.quantizers import (
   reflection,
   spec,
 )
-from vqjax.quantizers.build import CHOICES, QUANTIZERS
+from vqjax.quantizers.build import QUANTIZERS
+from vqjax.quantizers.choices import CHOICES
 from vqjax.quantizers.quantizer import Quantizer
 
 PRESETS = [

@@ -9,6 +9,8 @@ from vqjax.quantizers import (
   Ema,
   Gumbel,
   Orthogonality,
+  RarelyUsed,
+  RunningAffine,
   Stochastic,
   Sync,
   VectorQuantizer,
@@ -230,3 +232,35 @@ def test_bad_input_is_named(z, mask, message):
 def test_impossible_fields_are_named(fields, message):
   with pytest.raises(ValueError, match=message):
     VectorQuantizer(**({'num_codes': 16} | fields))
+
+
+@pytest.mark.parametrize(
+  ('fields', 'name'),
+  [
+    ({'learner': Ema()}, 'codebook'),
+    ({'replacement': RarelyUsed()}, 'replacement'),
+    ({'transform': RunningAffine()}, 'transform'),
+  ],
+)
+def test_a_forgotten_collection_is_named(fields, name):
+  vq, key = VectorQuantizer(16, **fields), jax.random.key(0)
+  z = jax.random.normal(key, (6, 8))
+  variables = vq.init(key, z, train=True)
+  with pytest.raises(ValueError, match=rf"moves its {name} in .* apply with mutable=\['vq'\]"):
+    vq.apply(variables, z, train=True, rngs={'vq': key})
+  vq.apply(variables, z, train=False)
+
+
+@pytest.mark.parametrize('train', [True, False])
+def test_an_assignment_that_draws_and_does_not_say_so_gets_a_hint(train):
+  def drawn(z, codes, *, key, mask, step):
+    return jax.random.randint(key, (len(z),), 0, len(codes))
+
+  vq = VectorQuantizer(16, **{'assign' if train else 'eval_assign': drawn})
+  _, variables, z = make()
+  with pytest.raises(TypeError) as error:
+    vq.apply(variables, z, train=train)
+  (note,) = [note for note in error.value.__notes__ if note.startswith('VectorQuantizer')]
+  field = 'assign' if train else 'eval_assign'
+  assert note.startswith(f'VectorQuantizer.{field} was called with key=None')
+  assert 'declares uses_key = True' in note

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vqjax.quantizers.assignments import Assignment
+from vqjax.quantizers.choices import settle
 
 
 @flax.struct.dataclass
@@ -39,6 +40,16 @@ class Quantizer(nn.Module):
     def num_codes(self) -> int:
       """K, the number of values that a token can take."""
 
+  def __post_init__(self) -> None:
+    # A name may stand for a choice; what is no legal value is refused here and not far away.
+    declared = {
+      f.name: f.type for f in dataclasses.fields(self) if f.name not in ('parent', 'name')
+    }
+    fields = {name: getattr(self, name) for name in declared}
+    for name, value in settle(fields, type(self).__name__, declared).items():
+      object.__setattr__(self, name, value)
+    super().__post_init__()
+
   def __call__(self, z: jax.Array, *, train: bool, mask: jax.Array | None = None) -> Quantized:
     """Quantizes `z` [... D]; rows where `mask` [...] is false count nowhere.
 
@@ -54,7 +65,10 @@ class Quantizer(nn.Module):
       x = jnp.where(mask[..., None], x, 0)  # nothing that stands in padding can matter from here on
     x = self.enter(x)
     out = self.select(x, train=train, mask=mask)
-    return dataclasses.replace(out, z_q=self.estimate(x, out.z_q).astype(z.dtype))
+    z_q = self.estimate(x, out.z_q)
+    if self.is_initializing():
+      _check_estimate(z_q, out.z_q)
+    return dataclasses.replace(out, z_q=z_q.astype(z.dtype))
 
   def enter(self, z: jax.Array) -> jax.Array:
     """Maps float32 rows [... D] to where they are quantized, with gradient; here the identity."""
@@ -248,6 +262,16 @@ class Wrapper(Quantizer):
 
   def fresh(self) -> Self:
     return self.clone(parent=None, name=None, base=self.base.fresh())
+
+
+def _check_estimate(z_q: jax.Array, q: jax.Array) -> None:
+  # Values can be looked at outside jit only. Sums of levels may round otherwise.
+  off = jnp.max(jnp.abs(z_q - q)) > 1e-3 * jnp.max(jnp.abs(q))
+  if not isinstance(off, jax.core.Tracer) and off:
+    raise ValueError(
+      'the estimator returns other values than its codes; legal: the codes in value, with another '
+      'gradient alone, as q + f(z) - stop_gradient(f(z)) has it.'
+    )
 
 
 def _check(z: jax.Array, mask: jax.Array | None) -> None:

@@ -6,7 +6,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
-from vqjax.quantizers.codebooks import CodebookLayer, at, codebook_paths, put
+from vqjax.quantizers.codebooks import CodebookLayer, Path, at, codebook_paths, put
 from vqjax.quantizers.kmeans import kmeans
 from vqjax.quantizers.quantizer import Quantizer
 from vqjax.quantizers.vector import COUNTED, ROWS
@@ -32,8 +32,8 @@ def seed_codebooks(
 
   Args:
     quantizer: the quantizer whose codebooks to seed.
-    variables: its own, {'params': ..., 'vq': ...}.
-    z: features to seed from [... D].
+    variables: {'params': ..., 'vq': ...}, its own or those of a model that it is a part of.
+    z: features to seed from, as they reach the quantizer [... D].
     key: of the sampling.
     mask: rows that count [...], or None.
     iters: Lloyd's iterations.
@@ -43,18 +43,16 @@ def seed_codebooks(
     variables with codebooks and learners' states replaced.
 
   Raises:
-    ValueError: a quantizer without a codebook.
+    ValueError: a quantizer without a codebook, or variables with none of it or of several such.
   """
   if not quantizer.has_codebook:
     kind = type(quantizer.core).__name__
     raise ValueError(f'{kind} has no codebook to seed; legal: VectorQuantizer.')
   core = cast(CodebookLayer, quantizer.core)
   owner = core.codebook_owner
-  paths = codebook_paths(core, variables)
-  if not paths:
-    raise ValueError(
-      f'variables have no codebook of {core.num_codes} codes; pass those of the quantizer itself.'
-    )
+  place, paths = _place(quantizer, core, variables, z)
+  whole, variables = variables, {name: at(tree, place) for name, tree in variables.items()}
+  variables = {name: tree for name, tree in variables.items() if tree is not None}
   for path, path_key in zip(paths, jax.random.split(key, len(paths)), strict=True):
     # Anew for each: the rows of a level depend on the levels before it.
     _, seen = quantizer.apply(variables, z, train=False, mask=mask, mutable=['intermediates'])
@@ -78,4 +76,21 @@ def seed_codebooks(
         'replacement': core.replacement.init(*weights.shape)
       }
     variables = {**variables, **{n: put(variables[n], path, node) for n, node in edited.items()}}
-  return variables
+  return {**whole, **{name: put(whole[name], place, tree) for name, tree in variables.items()}}
+
+
+def _place(
+  quantizer: Quantizer, core: CodebookLayer, variables: Mapping[str, Any], z: jax.Array
+) -> tuple[Path, list[Path]]:
+  """Where in the variables of a model the quantizer is, and its codebooks, counted from there."""
+  key = jax.random.key(0)
+  alone = jax.eval_shape(lambda rows: quantizer.fresh().init(key, rows, train=True), z)
+  paths = codebook_paths(core, alone)
+  found = codebook_paths(core, variables)
+  place = found[0][: len(found[0]) - len(paths[0])] if found else ()
+  if found != [(*place, *path) for path in paths]:
+    raise ValueError(
+      f'variables have {len(found)} codebooks of {core.num_codes} codes, and the quantizer '
+      f'{len(paths)}; legal: its own variables, or those of a model with it alone.'
+    )
+  return place, paths

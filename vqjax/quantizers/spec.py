@@ -5,7 +5,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from vqjax.quantizers import learners
-from vqjax.quantizers.build import CHOICES, QUANTIZERS
+from vqjax.quantizers.build import QUANTIZERS
+from vqjax.quantizers.choices import CHOICES
 from vqjax.quantizers.optimizers import NamedOptimizer
 from vqjax.quantizers.quantizer import Quantizer
 

@@ -1,6 +1,7 @@
 """The vector quantizer: one module, every choice a field."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import flax.linen as nn
@@ -126,24 +127,28 @@ class VectorQuantizer(Quantizer):
       weights, state = jax.tree.map(
         lambda new, old: jnp.where(some, new, old), (weights, state), before
       )
-      self.put_variable('vq', 'codebook', weights)
-      self.put_variable('vq', 'learner', state)
+      self._put('codebook', weights)
+      self._put('learner', state)
     if self.has_variable('vq', 'step'):
-      self.put_variable('vq', 'step', self._get('step') + jnp.any(counted).astype(jnp.int32))
+      self._put('step', self._get('step') + jnp.any(counted).astype(jnp.int32))
     if self.replacement is not None:
       counts = ops.code_counts(indices, self.num_codes, counted)
       key = self._key('replacement keeps random rows')
       now = self.replacement.observe(self._get('replacement'), key, counts, rows, counted)
-      self.put_variable('vq', 'replacement', now)
+      self._put('replacement', now)
 
   def estimate(self, z: jax.Array, q: jax.Array) -> jax.Array:
     if declares(self.assign, 'relaxes'):
       return q  # carries the relaxation's gradient already
     x, code = ops.rows(z), ops.rows(q)
-    if declares(self.estimator, 'uses_key') and self.has_rng('vq'):
-      with_key = cast(Callable[..., jax.Array], self.estimator)
-      return with_key(x, code, key=self.make_rng('vq')).reshape(q.shape)
-    return self.estimator(x, code).reshape(q.shape)
+    with_key = declares(self.estimator, 'uses_key') and self.has_rng('vq')
+    key = {'key': self.make_rng('vq')} if with_key else {}
+    z_q = cast(Callable[..., jax.Array], self.estimator)(x, code, **key)
+    if z_q.shape != code.shape:
+      raise ValueError(
+        f'VectorQuantizer.estimator returns {z_q.shape}; legal: {code.shape}, that of codes.'
+      )
+    return z_q.reshape(q.shape)
 
   def lookup(self, indices: jax.Array) -> jax.Array:
     codes = self._space().codes(self._get('codebook'))
@@ -262,7 +267,7 @@ class VectorQuantizer(Quantizer):
     transform = cast(transforms.Observing, self.transform)
     weights = jax.lax.stop_gradient(self._get('codebook'))
     now = transform.observe(self._get('transform'), weights, rows, counted)
-    self.put_variable('vq', 'transform', now)
+    self._put('transform', now)
 
   def _assigned(
     self, seen: jax.Array, codes: jax.Array, mask: jax.Array | None, train: bool
@@ -271,7 +276,8 @@ class VectorQuantizer(Quantizer):
     relaxes = declares(self.assign, 'relaxes')
     if not train:
       # Nothing is relaxed here, and `estimate` leaves such codes as they are: straight through.
-      indices = self.eval_assign(seen, codes, key=None, mask=mask, step=None)
+      with _note_of_key('eval_assign', None):
+        indices = self.eval_assign(seen, codes, key=None, mask=mask, step=None)
       return indices, seen if relaxes else None
     step = self._get('step') if declares(self.assign, 'uses_step') else None
     stream = 'vq' if self.has_rng('vq') or not self.is_initializing() else 'params'
@@ -283,9 +289,32 @@ class VectorQuantizer(Quantizer):
     if relaxes:
       return cast(Relaxed, self.assign).relaxed(seen, codes, key=key, mask=mask, step=step)
     seen, codes = jax.lax.stop_gradient((seen, codes))
-    return self.assign(seen, codes, key=key, mask=mask, step=step), None
+    with _note_of_key('assign', key):
+      return self.assign(seen, codes, key=key, mask=mask, step=step), None
+
+  def _put(self, name: str, value: Any) -> None:
+    if not self.is_mutable_collection('vq'):
+      raise ValueError(
+        f"VectorQuantizer moves its {name} in the collection 'vq' while training; apply with "
+        "mutable=['vq'] and keep what comes back, or with train=False."
+      )
+    self.put_variable('vq', name, value)
 
   def _key(self, why: str) -> jax.Array:
     if not self.has_rng('vq'):
       raise ValueError(f"{why} and has no key; apply with rngs={{'vq': key}}.")
     return self.make_rng('vq')
+
+
+@contextlib.contextmanager
+def _note_of_key(field: str, key: jax.Array | None) -> Iterator[None]:
+  """Adds to what a function of somebody's raises without a key that it may have wanted one."""
+  try:
+    yield
+  except TypeError as error:
+    if key is None:
+      error.add_note(
+        f'VectorQuantizer.{field} was called with key=None. An assignment that draws declares '
+        "uses_key = True, cannot be eval_assign, and needs apply(..., rngs={'vq': key})."
+      )
+    raise

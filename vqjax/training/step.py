@@ -134,10 +134,8 @@ def seed_codebooks(recipe: Recipe, state: TrainState, z: Sequence[jax.Array]) ->
   """Seeds the codebooks by k-means on the latents of batches, [B h w D] each."""
   model, generator = recipe.tokenizer, state.generator
   variables = {'params': generator.params, **generator.variables}
-  own = {name: tree['quantizer'] for name, tree in variables.items() if 'quantizer' in tree}
   key = jax.random.fold_in(state.rng, 0)
-  seeded = seed_quantizer(model.quantizer, own, jnp.stack(z), key)
-  variables |= {name: variables[name] | {'quantizer': tree} for name, tree in seeded.items()}
+  variables = dict(seed_quantizer(model.quantizer, variables, jnp.stack(z), key))
   params = variables.pop('params')
   return state.replace(
     generator=generator.replace(params=params, variables=variables),

@@ -38,9 +38,9 @@ def test_power_cosine_is_rars():
     compare(sidecar, f'cfg_{i}', ours, io[f'cfg_{i}'])
 
 
-def test_other_schedules():
-  np.testing.assert_array_equal(guidance.linear(3, 5), [1, 1.5, 2, 2.5, 3])
-  scales = guidance.constant(2, 4)
+def test_an_interval_ends_in_no_guidance():
+  scales = guidance.power_cosine(2, 4, power=0)
+  np.testing.assert_array_equal(scales, 2)
   np.testing.assert_array_equal(guidance.until(scales, 1), [2, 2, 1, 1])
   np.testing.assert_array_equal(guidance.until(scales, -1), scales)
 

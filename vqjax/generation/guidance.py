@@ -35,11 +35,6 @@ def guide(given: jax.Array, without: jax.Array, scale: jax.Array) -> jax.Array:
   return jnp.where(scale == 1, given, without + scale * (given - without))
 
 
-def constant(scale: float, steps: int) -> np.ndarray:
-  """The scale at every step: float32 [steps]."""
-  return np.full(steps, scale, np.float32)
-
-
 def until(scales: np.ndarray, last: int) -> np.ndarray:
   """Scales [steps], 1 after the step `last`; -1 changes none."""
   return scales if last < 0 else np.where(np.arange(len(scales)) > last, np.float32(1), scales)
@@ -49,8 +44,3 @@ def power_cosine(scale: float, steps: int, power: float) -> np.ndarray:
   """RAR's: `1 + (s - 1) (1 - cos(pi (t / steps)^power)) / 2`; power 0 is the constant scale."""
   ratio = (np.arange(steps) / steps) ** power
   return (1 + (scale - 1) * (1 - np.cos(np.pi * ratio)) / 2).astype(np.float32)
-
-
-def linear(scale: float, steps: int) -> np.ndarray:
-  """From 1 at the first step to the scale at the last: `1 + (s - 1) t / (steps - 1)`."""
-  return np.linspace(1, scale, steps, dtype=np.float32)

@@ -74,7 +74,8 @@ def test_image_n_is_what_sample_gives_for_n(whole, gen):
 
 def test_all_images_in_one_array_as_the_adm_evaluator_reads_it(whole):
   with np.load(whole[0] / 'samples.npz') as arrays:
-    assert arrays.files == ['arr_0']
+    assert arrays.files == ['arr_0', 'arr_1']
+    np.testing.assert_array_equal(arrays['arr_1'], np.arange(COUNT) % 3)
     assert arrays['arr_0'].dtype == np.uint8
     np.testing.assert_array_equal(arrays['arr_0'], pixels(whole[0]))
 

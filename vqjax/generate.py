@@ -72,7 +72,8 @@ def generate(
       from the seed and its number, as LlamaGen's.
     seed: of everything that is drawn.
     batch_size: of this process, a multiple of its devices; 16 or the next one by default.
-    npz: write samples.npz too, `arr_0` uint8 [N H W 3] in the order of the numbers.
+    npz: write samples.npz too, `arr_0` uint8 [N H W 3] in the order of the numbers, and where there
+      are classes `arr_1` int32 [N].
     process_index: of this process.
     process_count: how many processes share the work.
     **settings: of the sampler, in place of its own.
@@ -158,18 +159,23 @@ def names(gen: generator.Generator, labels: np.ndarray) -> list[str]:
   return [f'{n:0{digits}d}{label}.png' for n, label in enumerate(classes)]
 
 
-def write_npz(path: pathlib.Path, files: Sequence[pathlib.Path], size: tuple[int, int]) -> None:
-  """Images of one size as `arr_0` uint8 [N H W 3], one after the other, uncompressed."""
+def write_npz(
+  path: pathlib.Path,
+  files: Sequence[pathlib.Path],
+  size: tuple[int, int],
+  labels: np.ndarray | None = None,
+) -> None:
+  """Images of one size as `arr_0` uint8 [N H W 3], one after the other, and labels as `arr_1`."""
   header = {'descr': '|u1', 'fortran_order': False, 'shape': (len(files), *size, 3)}
-  entry = zipfile.ZipInfo('arr_0.npy')  # without the time, so that the bytes are the same again
-  with (
-    replacing(path) as partial,
-    zipfile.ZipFile(partial, 'w') as archive,
-    archive.open(entry, 'w', force_zip64=True) as member,
-  ):
-    np.lib.format.write_array_header_1_0(member, header)
-    for file in files:
-      member.write(_read(file).tobytes())
+  with replacing(path) as partial, zipfile.ZipFile(partial, 'w') as archive:
+    # A ZipInfo has no time, so that the bytes are the same again.
+    with archive.open(zipfile.ZipInfo('arr_0.npy'), 'w', force_zip64=True) as member:
+      np.lib.format.write_array_header_1_0(member, header)
+      for file in files:
+        member.write(_read(file).tobytes())
+    if labels is not None:
+      with archive.open(zipfile.ZipInfo('arr_1.npy'), 'w') as member:
+        np.lib.format.write_array(member, labels)
 
 
 def _describe(gen, sampler, num_images, classes, labels, seed):
@@ -234,10 +240,12 @@ def _finish(out, record, files, labels, gen, npz):
   if not (out / 'sheet.png').exists():
     _write(out / 'sheet.png', _sheet(files, labels))
   if npz and not (out / 'samples.npz').exists():
-    write_npz(out / 'samples.npz', files, tuple(record['image_size']))
+    classes = labels if gen.num_classes else None
+    write_npz(out / 'samples.npz', files, tuple(record['image_size']), classes)
   record = {**record, 'finished': True}
   _save(out, record)
   log.info('done: %d images, %s', len(files), out)
+  log.info('next: python eval.py --samples=%s --reference=FOLDER --out=EVALUATION', out / 'images')
   return record
 
 

@@ -21,13 +21,13 @@ DOCUMENTS = (
   'docs/models.md',
   'docs/evaluation.md',
   'docs/evidence.md',
+  'docs/generation.md',
   'docs/reliability.md',
   'studies/README.md',
 )
 COMMANDS = re.compile(r'\bpython ((?:-m )?[\w./]+)([^&`\n]*)')
-CONFIGS = sorted(
-  path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common')
-)
+SHARED = ('__init__', 'common', 'generation')  # no config of its own
+CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in SHARED)
 
 
 def get_config(name, arg=''):
@@ -76,7 +76,7 @@ def test_ci_runs_the_two_commands(tmp_path):
 def test_configs_arguments_and_fields_exist(document):
   text = (ROOT / document).read_text()
   for name, arg in re.findall(r'configs/([a-z]\w+)\.py(?::([a-z][\w=,]*))?', text):
-    if name != 'common':
+    if name not in SHARED:
       get_config(name, arg)
   known = [common.default(), *map(get_config, CONFIGS)]
   for field in re.findall(r'--config\.([a-z][\w.]*\w)', text):
@@ -115,9 +115,10 @@ def test_commands_by_their_short_name_exist():
 
 
 def rows():
-  """{config: its legal arguments} of the table."""
-  table = README.split('\n| config | arguments')[1].split('\n\n')[0]
-  found = re.findall(r'^\| `configs/(\w+)\.py` \| (.*?) \| ', table, re.MULTILINE)
+  """{config: its legal arguments} of the tables, of tokenizers and of generators."""
+  tables = [part.split('\n\n')[0] for part in README.split('\n| config | arguments')[1:]]
+  assert len(tables) == 2
+  found = re.findall(r'^\| `configs/(\w+)\.py` \| (.*?) \| ', '\n'.join(tables), re.MULTILINE)
   return {name: ', '.join(re.findall(r'`(.+?)`', cell)) for name, cell in found}
 
 

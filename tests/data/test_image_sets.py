@@ -50,6 +50,12 @@ def test_classes(tmp_path):
   np.testing.assert_array_equal(images.labels, [0, 0, 1, 1])
   np.testing.assert_array_equal(read(images), x[[0, 2, 1, 3]])
   assert open_images(folder(tmp_path / 'y', x, lambda i: f'one/{i}.png'), 'samples').labels is None
+  generated = folder(tmp_path / 'g' / 'images', x, lambda i: f'{i:06}_{i % 2}.png')
+  folder(tmp_path / 'g', x[:1], lambda i: 'sheet.png')
+  (tmp_path / 'g' / 'generate.json').write_text('{}')
+  for path in (generated, tmp_path / 'g'):
+    np.testing.assert_array_equal(open_images(path, 'samples').labels, [0, 1, 0, 1])
+    np.testing.assert_array_equal(read(open_images(path, 'samples')), x)
   np.savez(tmp_path / 'x.npz', x, np.int32([3, 1, 3, 2]))
   np.testing.assert_array_equal(open_images(tmp_path / 'x.npz', 'samples').labels, [3, 1, 3, 2])
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import re
 from collections.abc import Generator, Sequence
 from typing import Protocol
 
@@ -36,10 +37,11 @@ def open_images(path: str | pathlib.Path, flag: str) -> ImageSet:
   """A folder of image files, or `arr_0` of an .npz, which is read only batch by batch.
 
   Files of a folder are in the order of their paths below it; their classes are the folders in it,
-  if there are several. Classes of an .npz are its `arr_1`, int [N], as ADM's samplers write them.
+  if there are several, or the numbers of names as 000012_7.png, if all are such. Classes of an .npz
+  are its `arr_1`, int [N], as ADM's samplers write them.
 
   Args:
-    path: of the folder, or of the file.
+    path: of the folder, or of the file; or the output of vqjax.generate.
     flag: that named it, for errors.
 
   Raises:
@@ -47,7 +49,8 @@ def open_images(path: str | pathlib.Path, flag: str) -> ImageSet:
   """
   place = pathlib.Path(path).expanduser()
   if place.is_dir():
-    return _Folder(place, flag)
+    generated = (place / 'generate.json').is_file()  # with a sheet beside the images
+    return _Folder(place / 'images' if generated else place, flag)
   if not place.is_file():
     raise UserError(f'--{flag}={path} does not exist (looked in {pathlib.Path.cwd()}); {_LAYOUT}.')
   return _Array(place)
@@ -59,10 +62,15 @@ class _Folder:
     self._paths = [root / name for name in names]
     self.size = read_file(self._paths[0], _REPAIR).shape[:2]
     tops = [name.split('/')[0] if '/' in name else '' for name in names]
+    numbers = [re.fullmatch(r'\d+_(\d+)\.\w+', name) for name in names]
     classes = sorted(set(tops))
     self.class_names: Sequence[str] = classes if len(classes) > 1 else ()
-    of = {name: label for label, name in enumerate(self.class_names)}
-    self.labels = np.array([of[top] for top in tops], np.int64) if of else None
+    self.labels = None
+    if self.class_names:
+      of = {name: label for label, name in enumerate(classes)}
+      self.labels = np.array([of[top] for top in tops], np.int64)
+    elif all(numbers):
+      self.labels = np.array([int(number[1]) for number in numbers if number], np.int64)
 
   def __len__(self) -> int:
     return len(self._paths)

@@ -69,7 +69,7 @@ def get_config(arg=''):
 
   if arg.demo:
     generation.demo(config, arg.data)
-    # Symbols are predicted from the true ones before them, which so few images let it learn by heart.
+    # With less it learns so few images by heart.
     config.generator.token_dropout = config.generator.dropout = 0.25
     common.steps(config, 800)
   return config

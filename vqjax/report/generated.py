@@ -24,7 +24,7 @@ def sections(shown: Generated) -> Iterator[str]:
     of_class.setdefault(name, []).append((f'image {position}', image))
   cards = [
     (name or ', '.join(label for label, _ in row[i : i + _ROW]), row[i : i + _ROW])
-    for name, row in sorted(of_class.items())
+    for name, row in of_class.items()
     for i in range(0, len(row), _ROW)
   ]
   text = _SAMPLES.format(order='by class' if shown.classes else 'evenly spread')

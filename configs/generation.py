@@ -72,7 +72,7 @@ def demo(config, data):
   unconditional, and tokenized by what comes with the package.
   """
   network, optimizer = config.generator, config.optimizer
-  network.width, network.depth, network.heads = 128, 4, 4
+  network.width, network.depth, network.heads = 96, 6, 4
   network.dtype = 'float32'
   config.data = ConfigDict(default_data())
   if data == 'digits':
@@ -94,7 +94,7 @@ def demo(config, data):
     config.batch_size = 16
   config.eval_images = 400
   common.steps(config, 1_200)
-  config.ema_decay = 0.99
+  config.ema_decay = 0.995
   optimizer.learning_rate = 2e-3
   optimizer.clip_norm = 1.0
   for name in [name for name in optimizer if name.startswith('decay_')]:

@@ -88,9 +88,9 @@ def demo(config, model):
 
 
 def digits(config):
-  """A tokenizer of handwritten digits: 8 x 8 pixels are 4 x 4 tokens of 64 codes, without a GAN.
+  """A tokenizer of handwritten digits: 8 x 8 pixels are 4 x 4 tokens of 256 codes, without a GAN.
 
-  A generator has few images to learn from, so that tokens and codes should be few.
+  A generator has few images to learn from, so that their tokens should be few.
   """
   config.name += '_digits'
   common.demo(config, image_size=8)
@@ -100,7 +100,7 @@ def digits(config):
   common.steps(config, 800)
   config.batch_size = 64
   common.demo_network(config, patch_size=2)
-  config.quantizer.num_codes = 64
+  config.quantizer.num_codes = 256
   config.quantizer.replacement = 'rarely_used'
   config.loss.l1, config.loss.l2 = 1.0, 0.0
   config.gan.weight = 0.0

@@ -49,6 +49,7 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 # The files that take longest. They go first: a worker that began one of them last would end alone.
 LONGEST = (
   'test_train.py',
+  'test_train_generator.py',
   'test_demos.py',
   'convert/test_golden_checkpoints.py',
   'evaluation/test_scoring.py',

@@ -30,6 +30,7 @@ FLOORS = (
     'export',
     'reconstruct',
     'tokenize',
+    'generated',
     'generate',
     'convert.__main__',
     'weights.__main__',
@@ -55,7 +56,7 @@ DOORS = {
   'filelock': ('compilation',),
   'tensorboardX': ('runs',),
   'clu': ('runs',),
-  'PIL': ('data', 'runs', 'evaluation', 'report', 'reconstruct', 'generate'),
+  'PIL': ('data', 'runs', 'evaluation', 'report', 'reconstruct', 'generated'),
   'matplotlib': ('report',),
   'ml_collections': (
     *('runs', 'commands', 'data', 'convert', 'saved_models', 'pretrained', 'evaluation'),

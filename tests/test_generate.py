@@ -14,7 +14,7 @@ from golden_data import CHECKPOINTS, checkpoint
 from PIL import Image
 
 import vqjax
-from vqjax import commands, generate, generator_sources
+from vqjax import commands, generate, generated, generator_sources
 from vqjax.errors import UserError
 from vqjax.runs.lock import locked
 
@@ -90,7 +90,7 @@ def test_the_sheet_has_a_row_of_each_class(whole):
 
 @pytest.mark.parametrize('done', [0, 9])
 def test_broken_off_and_gone_on_with_it_is_the_same(done, whole, gen, tmp_path, monkeypatch):
-  out, written, write = tmp_path / 'out', [], generate._write
+  out, written, write = tmp_path / 'out', [], generated.write_png
 
   def some(path, image):
     if len(written) >= done:
@@ -98,7 +98,7 @@ def test_broken_off_and_gone_on_with_it_is_the_same(done, whole, gen, tmp_path, 
     written.append(path)
     write(path, image)
 
-  monkeypatch.setattr(generate, '_write', some)
+  monkeypatch.setattr(generated, 'write_png', some)
   with pytest.raises(KeyboardInterrupt):
     generate.generate(gen, out, COUNT, batch_size=8, npz=True)
   monkeypatch.undo()

@@ -44,6 +44,13 @@ def metrics(workdir):
   return [{k: v for k, v in json.loads(line).items() if k not in paces} for line in lines]
 
 
+# First, while there are eight.
+def test_a_batch_must_divide_over_the_devices(tmp_path):
+  with pytest.raises(UserError, match=r'config.batch_size is 12; legal: a multiple of 8 devices'):
+    train_command.train(small(halton_maskgit, batch_size=12), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
 @pytest.fixture(scope='module')
 def tokens(tmp_path_factory):
   """A folder of tokens of 100 digits, each with its mirror image."""
@@ -185,7 +192,6 @@ def other_weights(tokens, tmp_path_factory):
     ({'objective.name': 'causal'}, r"objective.name is 'causal'; legal with .*: halton, maskgit"),
     ({'objective.label_drop': 1.0}, r'objective.label_drop is 1.0; legal: 0 \(none\) to below 1'),
     ({'objective.schedule': 'sine'}, r"schedule is 'sine'; legal: arccos"),
-    ({'batch_size': 12}, r'config.batch_size is 12; legal: a multiple of 8 devices'),
     ({'seed': -1}, r'config.seed is -1; legal: 0 or more'),
     ({'total_steps': None}, r'config has no length; set total_steps'),
   ],

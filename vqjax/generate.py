@@ -15,18 +15,15 @@ import itertools
 import json
 import logging
 import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 import vqjax
-from vqjax import commands, generator, generator_sources, sharding
+from vqjax import commands, generated, generator, generator_sources, sharding
 from vqjax.errors import UserError
-from vqjax.report import pictures
 from vqjax.runs import outputs
 from vqjax.runs.lock import locked
 from vqjax.runs.log import ImageProgress
@@ -40,7 +37,6 @@ _FORMAT = 1  # of the record
 # Fields of the record that may differ between two runs without any image being different.
 _FREE = ('format', 'vqjax', 'source', 'tokenizer', 'finished')
 _SETTINGS = {'guidance': float, 'steps': int, 'temperature': float, 'top_k': int, 'top_p': float}
-_ROWS, _COLUMNS = 16, 8  # of the sheet, at most
 
 
 def generate(
@@ -116,7 +112,7 @@ def generate(
       # The devices make the next batch while this one is written.
       for (first, made), _ in itertools.pairwise(itertools.chain(begun(), [None])):
         batch = files[first : first + batch_size]
-        list(pool.map(_write, batch, np.asarray(made)))
+        list(pool.map(generated.write_png, batch, np.asarray(made)))
         progress.add(len(batch))
     return _finish(out, record, files, every, gen, npz)
 
@@ -157,25 +153,6 @@ def names(gen: generator.Generator, labels: np.ndarray) -> list[str]:
   digits = max(6, len(str(len(labels) - 1)))
   classes = [f'_{label}' if gen.num_classes else '' for label in labels]
   return [f'{n:0{digits}d}{label}.png' for n, label in enumerate(classes)]
-
-
-def write_npz(
-  path: pathlib.Path,
-  files: Sequence[pathlib.Path],
-  size: tuple[int, int],
-  labels: np.ndarray | None = None,
-) -> None:
-  """Images of one size as `arr_0` uint8 [N H W 3], one after the other, and labels as `arr_1`."""
-  header = {'descr': '|u1', 'fortran_order': False, 'shape': (len(files), *size, 3)}
-  with replacing(path) as partial, zipfile.ZipFile(partial, 'w') as archive:
-    # A ZipInfo has no time, so that the bytes are the same again.
-    with archive.open(zipfile.ZipInfo('arr_0.npy'), 'w', force_zip64=True) as member:
-      np.lib.format.write_array_header_1_0(member, header)
-      for file in files:
-        member.write(_read(file).tobytes())
-    if labels is not None:
-      with archive.open(zipfile.ZipInfo('arr_1.npy'), 'w') as member:
-        np.lib.format.write_array(member, labels)
 
 
 def _describe(gen, sampler, num_images, classes, labels, seed):
@@ -238,37 +215,15 @@ def _finish(out, record, files, labels, gen, npz):
     log.info('%d of %d images are still to come from other processes', missing, len(files))
     return record
   if not (out / 'sheet.png').exists():
-    _write(out / 'sheet.png', _sheet(files, labels))
+    generated.write_png(out / 'sheet.png', generated.sheet(files, labels))
   if npz and not (out / 'samples.npz').exists():
     classes = labels if gen.num_classes else None
-    write_npz(out / 'samples.npz', files, tuple(record['image_size']), classes)
+    generated.write_npz(out / 'samples.npz', files, tuple(record['image_size']), classes)
   record = {**record, 'finished': True}
   _save(out, record)
   log.info('done: %d images, %s', len(files), out)
   log.info('next: python eval.py --samples=%s --reference=FOLDER --out=EVALUATION', out / 'images')
   return record
-
-
-def _sheet(files, labels):
-  """The first images of some classes, a row of each; or of the only one, in rows."""
-  classes = np.unique(labels)[:_ROWS]
-  if len(classes) == 1:
-    return pictures.grid(np.stack([_read(file) for file in files[: _ROWS * _COLUMNS]]), _COLUMNS)
-  rows = [np.flatnonzero(labels == label)[:_COLUMNS] for label in classes]
-  columns = max(len(row) for row in rows)
-  white = np.full_like(_read(files[0]), 255)
-  images = [[_read(files[n]) for n in row] + [white] * (columns - len(row)) for row in rows]
-  return pictures.grid(np.concatenate(images), columns)
-
-
-def _read(path):
-  with Image.open(path) as image:
-    return np.asarray(image)
-
-
-def _write(path, pixels):
-  with replacing(path) as partial:
-    Image.fromarray(pixels).save(partial, 'png')
 
 
 def _arguments(parser):

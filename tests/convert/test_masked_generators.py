@@ -79,7 +79,7 @@ def test_a_head_that_is_not_the_tables():
   path, content, tensors = theirs('halton_conf_8_a')
   tensors = tensors | {'head.weight': tensors['head.weight'] + 1}
   with pytest.raises(UserError, match=r'^head\.weight of .* is not tok_emb\.weight, which'):
-    convert.take_apart_generator(content | {'model_state_dict': tensors}, path, heads=4)
+    convert.take_apart_generator(content | {'model_state_dict': tensors}, path)
 
 
 def test_another_grid():

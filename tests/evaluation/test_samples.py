@@ -9,6 +9,7 @@ from PIL import Image
 from vqjax import weights
 from vqjax.errors import UserError
 from vqjax.evaluation import adm, references, samples, scoring, statistics
+from vqjax.evaluation import shown as shown_samples
 from vqjax.evaluation.samples import evaluate_files, evaluate_samples
 from vqjax.evaluation.table import OF_SAMPLES
 
@@ -141,18 +142,18 @@ def test_statistics_alone_have_no_neighbours(tmp_path):
 
 
 def test_samples_are_shown_by_class_with_what_is_nearest(tmp_path, monkeypatch):
-  monkeypatch.setattr(samples, 'SHOWN', 6)
+  monkeypatch.setattr(shown_samples, 'SHOWN', 6)
   monkeypatch.setattr(samples, 'WITH_NEAREST', 3)
   x = pixels(40)
   np.savez(tmp_path / 'y.npz', x[::-1])
   labels = np.arange(40) % 3
   options = {'num_images': 40, 'batch_size': 8, 'labels': labels, 'class_names': ['a', 'b']}
   shown = evaluate_samples([x], tmp_path / 'y.npz', **options).generated
-  np.testing.assert_array_equal(shown.positions, range(6))
-  assert shown.classes == ['a', 'b', 'class 2'] * 2
+  np.testing.assert_array_equal(shown.positions, [0, 3, 1, 4, 2, 5])
+  assert shown.classes == ['a', 'a', 'b', 'b', 'class 2', 'class 2']
   assert list(shown.nearest) == [0, 2, 4]
   for i, (images, distances) in shown.nearest.items():
-    np.testing.assert_array_equal(images[0], x[i])
+    np.testing.assert_array_equal(images[0], x[shown.positions[i]])
     assert len(images) == 3
     assert distances[0] == 0 < distances[1]
   assert str(tmp_path / 'y.npz') in shown.near_to

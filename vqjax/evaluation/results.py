@@ -27,7 +27,7 @@ class Pictures(NamedTuple):
 class Generated(NamedTuple):
   """Some images that a generator made, each with those of other images that are nearest to it."""
 
-  positions: np.ndarray  # int64 [n], in the order of the set
+  positions: np.ndarray  # int64 [n], in the set; in the order of classes where there are such
   images: np.ndarray  # uint8 [n H W 3]
   classes: Sequence[str] | None  # of each; None where there are none
   # Of some, by their index: the nearest images, uint8 [H W 3], and their distances.

@@ -17,14 +17,13 @@ from vqjax.evaluation.collect import spread
 from vqjax.evaluation.nearest import Nearest
 from vqjax.evaluation.references import array_names, open_reference, write_reference
 from vqjax.evaluation.results import Evaluation, Generated
+from vqjax.evaluation.shown import Shown, chosen
 from vqjax.evaluation.step import make_sample_step
 from vqjax.evaluation.table import OF_SAMPLES
 from vqjax.runs.log import ImageProgress
 
 log = logging.getLogger('vqjax')
 
-SHOWN = 64  # samples
-CLASSES = 16  # of them, where there are classes
 WITH_NEAREST = 16  # samples beside which nearest images are shown
 _BATCH_SIZE = 32
 _MESH = {'data': -1, 'fsdp': 1}
@@ -115,8 +114,7 @@ def evaluate_samples(
     )
   see = _see(make_sample_step(mesh, {'inception': weights.load('inception')}), batch_size)
 
-  chosen = _chosen(num_images, labels)
-  seen, shown = adm.Seen(), _Shown(chosen)
+  seen, shown = adm.Seen(), Shown(chosen(num_images, labels))
   progress, position, size = ImageProgress(num_images), 0, None
   for batch in _up_to(samples, num_images):
     size = _checked(batch, size, against)
@@ -127,6 +125,8 @@ def evaluate_samples(
     progress.add(len(batch))
   if size is None or seen.pool is None or seen.pool.count < 2:
     raise UserError(f'{name}: {position} images; legal: 2 or more, for a covariance.')
+  if labels is not None:
+    shown.by_class(labels)
   beside = sorted(spread(len(shown.features), WITH_NEAREST))
   nearest = Nearest(np.stack([shown.features[i] for i in beside]))
 
@@ -207,36 +207,6 @@ def _checked(batch, size, against):
       'them of one size before: how they are resized moves the numbers.'
     )
   return found
-
-
-def _chosen(total, labels):
-  """Positions of samples to show: evenly spread, or as many of each of some classes."""
-  if labels is None:
-    return sorted(spread(total, SHOWN))
-  if len(labels) < total:
-    raise ValueError(f'{len(labels)} labels of {total} samples.')
-  labels = np.asarray(labels)[:total]
-  there = np.unique(labels)
-  classes = [there[i] for i in sorted(spread(len(there), CLASSES))]
-  of_each = SHOWN // len(classes)
-  return sorted(int(i) for label in classes for i in np.flatnonzero(labels == label)[:of_each])
-
-
-class _Shown:
-  """Samples at some positions, with their features."""
-
-  def __init__(self, positions: Sequence[int]) -> None:
-    self._wanted = frozenset(positions)
-    self.positions: list[int] = []
-    self.images: list[np.ndarray] = []
-    self.features: list[np.ndarray] = []
-
-  def add(self, start: int, images: np.ndarray, found: Any) -> None:
-    for i in range(len(images)):
-      if start + i in self._wanted:
-        self.positions.append(start + i)
-        self.images.append(images[i].copy())
-        self.features.append(found['pool'][i].copy())
 
 
 def _see_reference(see, against, real, nearest, batch_size):

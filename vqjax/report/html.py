@@ -43,7 +43,8 @@ _ZOOM = """<dialog aria-label="images, large">
 
 _SMALL = 128  # pixels; an image below is drawn larger than it is, with its pixels visible
 
-Card = tuple[str, Sequence[tuple[str, np.ndarray]]]  # (caption, [(label, uint8 [H W 3] or [H W])])
+Labelled = tuple[str, np.ndarray]  # (label, uint8 [H W 3] or [H W])
+Card = tuple[str, Sequence[Labelled]]  # (caption, what stands side by side above it)
 
 
 def page(title: str, *content: str) -> str:

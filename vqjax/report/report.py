@@ -16,7 +16,7 @@ from PIL import Image
 from vqjax.errors import UserError
 from vqjax.evaluation.results import Evaluation
 from vqjax.evaluation.table import METRICS, decibels, in_table
-from vqjax.report import html, pictures, plots
+from vqjax.report import generated, html, pictures, plots
 from vqjax.runs.log import read_metrics
 from vqjax.whole_files import reason, replacing
 
@@ -26,15 +26,6 @@ _IMAGES = (
   f'{pictures.ERROR_WHITE} of 255 levels or more, in every image alike. A click, or Enter, makes a '
   'row large; a second one shows the same place of all three close up.'
 )
-_SAMPLES = (
-  'Samples, numbered in their order{classes}. A click, or Enter, makes a row large; a second one '
-  'shows the same place of all close up.'
-)
-_NEAREST = (
-  'Samples, and those {of} that are nearest to them by the squared distance of Inception-v3 pool_3 '
-  'features, which is below each: copies would stand out.'
-)
-_ROW = 4  # samples of one class in a row
 _NUMBERS = {'bits_per_pixel': 'bits a pixel', 'psnr': 'PSNR', 'ssim': 'SSIM', 'lpips': 'LPIPS'}
 
 
@@ -116,7 +107,7 @@ def _write(folder, found):
     html.table(_lines(found), ('metric', 'value', 'protocol'), kinds=('', 'number', 'note')),
     *_beside(found),
     *_galleries(found),
-    *_generated(found),
+    *([] if found.generated is None else generated.sections(found.generated)),
     *_drawings(found),
     html.section('Protocol', html.table(general, kinds=('', 'note'))),
   ]
@@ -240,36 +231,6 @@ def _cards(shown):
     images = (shown.originals[i], shown.reconstructions[i], maps[i])
     caption = f'image {position}, PSNR {decibels(shown.psnr[i])}'
     yield caption, list(zip(names, images, strict=True))
-
-
-def _generated(found):
-  shown = found.generated
-  if shown is None:
-    return
-  classes = shown.classes or [''] * len(shown.images)
-  rows: dict[str, list] = {}
-  for position, image, of in zip(shown.positions, shown.images, classes, strict=True):
-    rows.setdefault(of, []).append((f'image {position}', image))
-  cards = [
-    (of or ', '.join(label for label, _ in row[i : i + _ROW]), row[i : i + _ROW])
-    for of, row in sorted(rows.items())
-    for i in range(0, len(row), _ROW)
-  ]
-  text = _SAMPLES.format(classes=', by class' if shown.classes else ', evenly spread')
-  yield html.section('Samples', html.paragraph(text), html.gallery(cards))
-  if shown.nearest:
-    cards = [
-      (
-        f'image {shown.positions[i]}',
-        [
-          ('sample', shown.images[i]),
-          *((f'{distance:.4g}', near) for near, distance in zip(images, distances, strict=False)),
-        ],
-      )
-      for i, (images, distances) in shown.nearest.items()
-    ]
-    text = _NEAREST.format(of=shown.near_to)
-    yield html.section('Nearest images', html.paragraph(text), html.gallery(cards))
 
 
 def _drawings(found):

@@ -91,9 +91,9 @@ def demo(config, data):
     common.photos(config, 64)
     network.num_classes = 0
     config.sampler.guidance = 0.0
-    config.batch_size = 16
+    config.batch_size = 8
   config.eval_images = 400
-  common.steps(config, 1_200)
+  common.steps(config, 1_200 if data == 'digits' else 600)
   config.ema_decay = 0.995
   optimizer.learning_rate = 2e-3
   optimizer.clip_norm = 1.0

@@ -71,5 +71,4 @@ def get_config(arg=''):
     generation.demo(config, arg.data)
     # With less it learns so few images by heart.
     config.generator.token_dropout = config.generator.dropout = 0.25
-    common.steps(config, 800)
   return config

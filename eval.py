@@ -3,13 +3,15 @@
 python eval.py --workdir=runs/NAME [--out=FOLDER] [--step=N] [--data_path=FOLDER]
                [--rounding=uint8|none|wrap] [--eval_assign=NAME] [--nobaselines]
 python eval.py --originals=FOLDER --reconstructions=FOLDER --out=FOLDER
+python eval.py --workdir=runs/GENERATOR [--reference=FILE_OR_FOLDER] [--out=FOLDER] [--step=N]
 python eval.py --samples=FILE_OR_FOLDER --reference=FILE_OR_FOLDER --out=FOLDER
 
 All take --num_images=N, --batch_size=N and --save_reference=FILE, the first two --reference=FILE
 and --quick. Writes metrics.json, reconstructions.png, pictures.npz and report.html into the run's
 folder eval/, or into --out, and prints the numbers, each with its protocol, and beside a run what
-JPEG, WebP and k-means on patches make of the same images in as many bits. --samples are judged by
-the protocol of the ADM evaluator: gFID, sFID, Inception score, precision and recall.
+JPEG, WebP and k-means on patches make of the same images in as many bits. --samples, and what the
+generator of a run makes, are judged by the protocol of the ADM evaluator: gFID, sFID, Inception
+score, precision and recall; a generator's reference is by default what it was trained on.
 """
 
 import logging
@@ -22,7 +24,7 @@ from vqjax import commands, saved_models
 from vqjax import data as datasets
 from vqjax.errors import UserError
 from vqjax.evaluation.run import evaluate_folders, evaluate_run, save_statistics
-from vqjax.evaluation.samples import evaluate_files
+from vqjax.evaluation.samples import evaluate_files, evaluate_generator
 from vqjax.evaluation.scoring import ROUNDINGS
 from vqjax.report import report
 
@@ -43,6 +45,12 @@ def compare_folders(originals, reconstructions, out, **options) -> dict:
   """Likewise of two folders of images, as `evaluate_folders` does."""
   folder = report.make_folder(out)
   return _write(folder, evaluate_folders(originals, reconstructions, **options), **options)
+
+
+def judge_generator(workdir, *, out=None, **options) -> dict:
+  """Likewise of what the generator of a run makes, as `evaluate_generator` does."""
+  folder = report.make_folder(out or pathlib.Path(workdir) / 'eval')
+  return _write(folder, evaluate_generator(workdir, **options))
 
 
 def judge_samples(samples, reference, out, **options) -> dict:
@@ -103,6 +111,7 @@ if __name__ == '__main__':
       'save_reference': save_reference_flag.value,
       'quick': quick_flag.value,
     }
+    of_samples = ('num_images', 'batch_size', 'save_reference')
     of_runs = ('workdir', 'step', 'data_path', 'eval_assign', 'rounding', 'baselines')
     if samples_flag.value:
       paths = samples_flag.value, reference_flag.value, out_flag.value
@@ -112,8 +121,7 @@ if __name__ == '__main__':
           'generated images are judged by --samples, --reference and --out together, without '
           f'{", ".join(f"--{name}" for name in others)}.'
         )
-      options = {name: shared[name] for name in ('num_images', 'batch_size', 'save_reference')}
-      judge_samples(*paths, **options)
+      judge_samples(*paths, **{name: shared[name] for name in of_samples})
       return
     if originals_flag.value or reconstructions_flag.value:
       folders = originals_flag.value, reconstructions_flag.value, out_flag.value
@@ -126,6 +134,21 @@ if __name__ == '__main__':
       return
     if not workdir_flag.value:
       raise UserError('--workdir is missing; for example --workdir=runs/rot_vqgan_demo.')
+    if saved_models.is_generator_run(workdir_flag.value):
+      others = 'data_path', 'eval_assign', 'rounding', 'baselines', 'quick'
+      if wrong := [name for name in others if flags.FLAGS[name].present]:
+        raise UserError(
+          f'--{wrong[0]} is for runs of tokenizers, and {workdir_flag.value} is a generator; leave '
+          'it out.'
+        )
+      judge_generator(
+        workdir_flag.value,
+        reference=reference_flag.value,
+        step=step_flag.value,
+        out=out_flag.value,
+        **{name: shared[name] for name in of_samples},
+      )
+      return
     workdir, config = saved_models.read_run(workdir_flag.value, data=True)
     datasets.choose_images(config.data, data_path_flag.value)
     saved_models.override(config, eval_assign=eval_assign_flag.value)

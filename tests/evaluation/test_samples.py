@@ -3,15 +3,18 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_generator
 from golden_data import GOLDEN
 from PIL import Image
 
-from vqjax import weights
+from vqjax import generator_sources, weights
+from vqjax.data import default_data, make_source
 from vqjax.errors import UserError
 from vqjax.evaluation import adm, references, samples, scoring, statistics
 from vqjax.evaluation import shown as shown_samples
-from vqjax.evaluation.samples import evaluate_files, evaluate_samples
+from vqjax.evaluation.samples import evaluate_files, evaluate_generator, evaluate_samples
 from vqjax.evaluation.table import OF_SAMPLES
+from vqjax.generator_sources import load_generator
 
 WIDTHS = 16, 14
 
@@ -163,6 +166,38 @@ def test_samples_are_shown_by_class_with_what_is_nearest(tmp_path, monkeypatch):
   spread = evaluate_samples([x], tmp_path / 'y.npz', num_images=40, batch_size=8).generated
   assert spread.classes is None
   np.testing.assert_array_equal(spread.positions, [0, 6, 13, 20, 26, 33])
+
+
+def test_what_the_generator_of_a_run_makes(network, tmp_path):
+  """Beside the images of its training, cut as for evaluation, or beside a reference."""
+  tok = tiny_generator.tokenizer_of(12)
+  config = tiny_generator.config_of(tok, image_size=8)
+  path = tmp_path / 'run'
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(generator_sources, '_tokenizer', lambda *_: tok)
+    tiny_generator.write_run(path, config)
+    with pytest.raises(UserError, match=r'run was not trained on images, .* give --reference=FILE'):
+      evaluate_generator(path, num_images=10, batch_size=8)
+    np.savez(tmp_path / 'y.npz', pixels(9, side=8))
+    made = np.asarray(load_generator(path).sample(np.arange(10) % 3, key=0))
+    found = evaluate_generator(path, reference=tmp_path / 'y.npz', num_images=10, batch_size=8)
+    assert_same(found, by_definition(network, made, pixels(9, side=8)))
+
+    (tmp_path / 'images').mkdir()
+    for i, image in enumerate(pixels(12, side=8)):
+      Image.fromarray(image).save(tmp_path / f'images/{i:02}.png')
+    config.data = {**default_data(), 'path': str(tmp_path / 'images'), 'image_size': 8}
+    config.tokens.path = ''
+    tiny_generator.write_run(tmp_path / 'other', config)
+    found = evaluate_generator(tmp_path / 'other', num_images=10, batch_size=8)
+  train = make_source(config.data, 'train')
+  learned = np.stack([np.asarray(Image.open(tmp_path / f'images/{i:02}.png')) for i in range(12)])
+  learned = learned[[int(train.name_of(i)[:2]) for i in range(len(train))]]
+  assert len(learned) == 11  # one is held out
+  assert_same(found, by_definition(network, made, learned))
+  assert found.generated.classes[0] == 'class 0'
+  assert found.curves == tmp_path / 'other/metrics.jsonl'
+  assert found.protocol['data'] == f'11 images of the training images of {tmp_path / "other"}'
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,13 @@ from collections.abc import Generator, Sequence
 from typing import Protocol
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from vqjax import tensor_files
+from vqjax.data.batches import eval_batches
 from vqjax.data.folder import image_names
 from vqjax.data.image_files import file_batches, read_file
+from vqjax.data.sources import Source
 from vqjax.errors import UserError, printable
 
 _LAYOUT = 'legal: a folder of images, or an .npz with arr_0, uint8 [N H W 3]'
@@ -54,6 +57,46 @@ def open_images(path: str | pathlib.Path, flag: str) -> ImageSet:
   if not place.is_file():
     raise UserError(f'--{flag}={path} does not exist (looked in {pathlib.Path.cwd()}); {_LAYOUT}.')
   return _Array(place)
+
+
+class Cut:
+  """The images of a source as evaluation cuts them, as an `ImageSet`; unreadable ones are left out.
+
+  Args:
+    source: of images.
+    data: section of a config, see `default_data`.
+  """
+
+  labels = None
+  class_names: Sequence[str] = ()
+
+  def __init__(self, source: Source, data: ConfigDict) -> None:
+    self.size = data.image_size, data.image_size
+    self._source, self._data = source, data
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def batches(self, batch_size: int, positions: Sequence[int]) -> Generator[np.ndarray, None, None]:
+    chosen = _Chosen(self._source, positions)
+    with contextlib.closing(eval_batches(chosen, self._data, batch_size=batch_size)) as batches:
+      for batch in batches:
+        if batch['mask'].any():
+          yield batch['image'][batch['mask']]
+
+
+class _Chosen:
+  """A `Source` of some of another's images."""
+
+  def __init__(self, source, positions):
+    self._source, self._positions = source, positions
+    self.description = source.description
+
+  def __len__(self):
+    return len(self._positions)
+
+  def __getitem__(self, index):
+    return self._source[self._positions[index]]
 
 
 class _Folder:

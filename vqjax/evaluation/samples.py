@@ -10,22 +10,31 @@ import jax
 import numpy as np
 
 from vqjax import sharding, weights
-from vqjax.data.image_sets import open_images
+from vqjax.data import make_source
+from vqjax.data.image_sets import Cut, open_images
 from vqjax.errors import UserError
 from vqjax.evaluation import adm
 from vqjax.evaluation.collect import spread
 from vqjax.evaluation.nearest import Nearest
-from vqjax.evaluation.references import array_names, open_reference, write_reference
+from vqjax.evaluation.references import (
+  IMAGES,
+  Reference,
+  array_names,
+  open_reference,
+  write_reference,
+)
 from vqjax.evaluation.results import Evaluation, Generated
 from vqjax.evaluation.shown import Shown, chosen
 from vqjax.evaluation.step import make_sample_step
 from vqjax.evaluation.table import OF_SAMPLES
+from vqjax.generator_sources import load_generator
 from vqjax.runs.log import ImageProgress
 
 log = logging.getLogger('vqjax')
 
 WITH_NEAREST = 16  # samples beside which nearest images are shown
 _BATCH_SIZE = 32
+_NUM_IMAGES = 1_000
 _MESH = {'data': -1, 'fsdp': 1}
 
 
@@ -69,9 +78,66 @@ def evaluate_files(
     )
 
 
+def evaluate_generator(
+  workdir: str | pathlib.Path,
+  *,
+  reference: str | pathlib.Path | None = None,
+  num_images: int | None = None,
+  step: int | None = None,
+  seed: int = 0,
+  **more: Any,
+) -> Evaluation:
+  """Evaluates what the generator of a run makes: so many images of each class in turn.
+
+  They are those of `vqjax.generate` with the same seed, by the run's own sampler.
+
+  Args:
+    workdir: folder of the run.
+    reference: see `references.open_reference`; by default the images that the run was trained on,
+      cut as evaluation cuts them, where it was trained on images.
+    num_images: how many; 1,000 by default, far fewer than the 50,000 of published numbers.
+    step: of the checkpoint; None for the best by held-out tokens.
+    seed: of the images.
+    **more: `batch_size` and `save_reference`, see `evaluate_samples`.
+
+  Raises:
+    UserError: a run that cannot be used, or no reference.
+  """
+  _check(num_images=num_images, batch_size=more.get('batch_size'))
+  gen = load_generator(workdir, step=step)
+  count, config = num_images or _NUM_IMAGES, gen.config
+  training = None
+  if 'data' in config and not config.tokens.path:
+    training = Cut(make_source(config.data, 'train'), config.data)
+  elif reference is None:
+    raise UserError(
+      f'{workdir} was not trained on images, which its own could be compared with; give '
+      '--reference=FILE_OR_FOLDER.'
+    )
+  against = reference or Reference(f'the training images of {workdir}', {}, training)
+  labels = np.arange(count) % max(gen.num_classes, 1)
+  size = more.get('batch_size') or _BATCH_SIZE
+  made = (
+    np.asarray(gen.sample(np.resize(labels[first : first + size], size), key=seed, first=first))
+    for first in range(0, count, size)
+  )
+  found = evaluate_samples(
+    made,
+    against,
+    num_images=count,
+    name=f'{workdir}, step {gen.step}, {gen.sampler}, seed {seed}',
+    labels=labels if gen.num_classes else None,
+    class_names=gen.class_names,
+    training=None if training is None or reference is None else _some(training),
+    **more,
+  )
+  found.curves = pathlib.Path(workdir).expanduser() / 'metrics.jsonl'
+  return found
+
+
 def evaluate_samples(
   samples: Iterable[np.ndarray],
-  reference: str | pathlib.Path,
+  reference: str | pathlib.Path | Reference,
   *,
   num_images: int,
   name: str = 'samples',
@@ -87,7 +153,7 @@ def evaluate_samples(
 
   Args:
     samples: batches of uint8 [b H W 3], all of one size.
-    reference: what they are compared with, see `references.open_reference`.
+    reference: what they are compared with, or where it is, see `references.open_reference`.
     num_images: how many samples there are; what comes after them is not asked for.
     name: of the samples, for the protocol.
     labels: class of each sample, int [N]; with them the report shows samples by class.
@@ -106,10 +172,10 @@ def evaluate_samples(
   mesh = sharding.make_mesh(_MESH, jax.local_devices())
   batch_size = batch_size or -(-_BATCH_SIZE // mesh.size) * mesh.size
   sharding.check_batch_size(mesh, batch_size, '--batch_size')
-  against = open_reference(reference)
+  against = reference if isinstance(reference, Reference) else open_reference(reference)
   if save_reference and against.statistics:
     raise UserError(
-      f'--save_reference={save_reference} is for a reference of images, and --reference={reference}'
+      f'--save_reference={save_reference} is for a reference of images, and {against.path}'
       ' has statistics already: copy that file.'
     )
   see = _see(make_sample_step(mesh, {'inception': weights.load('inception')}), batch_size)
@@ -151,7 +217,7 @@ def evaluate_samples(
       np.stack(shown.images),
       None if labels is None else [_class(labels[i], class_names) for i in shown.positions],
       _nearest(beside, nearest),
-      f'of the reference, {reference}' if training is None else 'of the training data',
+      f'of the reference, {against.path}' if training is None else 'of the training data',
     ),
     protocol={
       'run': name,
@@ -161,6 +227,11 @@ def evaluate_samples(
       'metrics': _meanings(missing, seen, against, len(real.rows)),
     },
   )
+
+
+def _some(images):
+  """Batches of 10,000 of them at most, evenly spread."""
+  return images.batches(_BATCH_SIZE, sorted(spread(len(images), IMAGES)))
 
 
 def _check(**options):

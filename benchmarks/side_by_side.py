@@ -1,10 +1,11 @@
-"""Table 3's VQGAN here and in PyTorch (`torch_peer.py`), on the same machine, taking turns.
+"""Table 3's VQGAN and LlamaGen's transformer here and in PyTorch, on one machine, taking turns.
 
     python -m benchmarks.side_by_side --peer=PYTHON --out=side_by_side.json
 
-PYTHON is an interpreter with PyTorch. Each work of each side is a process of its own, so that its
-peak memory is its own; both have compiled and warmed up before the first turn, and while one
-computes the other waits. Without LPIPS. Seconds are medians, ratios medians of pairs, the share is
+PYTHON is an interpreter with PyTorch; the peers are `torch_peer.py` and `torch_gpt.py`. Each work
+of each side is a process of its own, so that its peak memory is its own; both have compiled and
+warmed up before the first turn, and while one computes the other waits. Without LPIPS, and the
+transformer has two layers of size B. Seconds are medians, ratios medians of pairs, the share is
 that of the rate of a bare matrix product, by the operations that the definition has.
 """
 
@@ -18,7 +19,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Pixels a side for 64; the decoder works on what becomes so many.
+# Pixels a side for 64; the decoder works on what becomes so many. The GPT has cells a side.
 WORKS = {
   'encode': 128,
   'decode': 128,
@@ -26,7 +27,9 @@ WORKS = {
   'discriminator step': 64,
   'reconstruction step': 64,
   'GAN step': 64,
+  'GPT step': 16,
 }
+LAYERS = 2  # of the GPT
 PRODUCT = 2048  # rows, columns and terms of the bare product
 
 
@@ -35,9 +38,15 @@ def ours(work, args):
   import jax
   import jax.numpy as jnp
 
-  from benchmarks import train_step
+  from benchmarks import generation, train_step
 
   jax.config.update('jax_enable_compilation_cache', False)
+  square = jnp.ones((PRODUCT, PRODUCT))
+  multiply = jax.jit(jnp.matmul)
+  product = lambda: multiply(square, square).block_until_ready()
+  if work == 'GPT step':
+    run, operations = generation.step(WORKS[work], args.batch, args.channels or 768, LAYERS)
+    return run, product, {'gflop': operations / 1e9}
   size = WORKS[work] * args.scale // 64
   config = train_step.config_of('rot_vqgan', size, args.batch, 'float32', args.channels)
   config.loss.perceptual = 0.0
@@ -73,18 +82,24 @@ def ours(work, args):
     compiled = jax.jit(function).lower(variables, images).compile()
     run = lambda: jax.block_until_ready(compiled(variables, images))
 
-  square = jnp.ones((PRODUCT, PRODUCT))
-  product = jax.jit(jnp.matmul)
-  return run, lambda: product(square, square).block_until_ready(), {'gflop': operations / 1e9}
+  return run, product, {'gflop': operations / 1e9}
 
 
 def theirs(work, args):
   """Likewise, in PyTorch."""
   import torch
 
-  from benchmarks import torch_peer
+  from benchmarks import torch_gpt, torch_peer
 
   torch.manual_seed(0)
+  square = torch.ones(PRODUCT, PRODUCT)
+  product = lambda: square @ square
+  if work == 'GPT step':
+    model = torch_gpt.GPT(WORKS[work], width=args.channels or 768, depth=LAYERS)
+    step = torch_gpt.Step(model)
+    tokens = torch.randint(16384, (args.batch, WORKS[work] ** 2))
+    labels = torch.randint(1000, (args.batch,))
+    return lambda: step(tokens, labels), product, {}
   zero = lambda x, y: torch.zeros(len(x))
   model, judge = torch_peer.VQGAN(channels=args.channels or 128), torch_peer.PatchGAN()
   step, last = torch_peer.Step(model, judge, zero), model.decoder.conv_out
@@ -109,8 +124,7 @@ def theirs(work, args):
     'decode': torch.no_grad()(lambda: last(model.decoder(model.post_quant_conv(z)))),
     'forward': torch.no_grad()(lambda: last(model(x)[0])),
   }[work]
-  square = torch.ones(PRODUCT, PRODUCT)
-  return run, lambda: square @ square, {}
+  return run, product, {}
 
 
 def serve(side, args):

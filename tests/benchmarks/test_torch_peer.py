@@ -114,3 +114,32 @@ def test_equal_weights_of_the_discriminator(torch):
   scale = np.abs(gradient).max()
   found = image.grad.permute(0, 2, 3, 1).numpy()
   np.testing.assert_allclose(found, gradient, atol=1e-4 * scale)
+
+
+def test_equal_weights_of_the_generator(torch):
+  from benchmarks import torch_gpt
+  from vqjax.convert import generator_names
+  from vqjax.generation.layout import Layout
+  from vqjax.generation.llamagen import GPT
+
+  ours = GPT(Layout((3, 3), 24), 5, width=32, depth=2, heads=2)
+  rng = np.random.default_rng(0)
+  tokens, labels = rng.integers(0, 24, (2, 9)).astype(np.int32), np.array([1, 5], np.int32)
+  variables = ours.init(jax.random.key(0), tokens, labels)
+  draw = lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32)
+  variables = jax.tree.map(draw, variables)
+
+  def objective(variables):
+    log_p = jax.nn.log_softmax(ours.apply(variables, tokens, labels))
+    return -jnp.mean(jnp.take_along_axis(log_p, tokens[..., None], axis=-1))
+
+  loss, gradient = jax.jit(jax.value_and_grad(objective))(variables)
+  peer = torch_gpt.GPT(3, 24, 5, width=32, depth=2, heads=2)
+  tensors = trees.export(variables, generator_names.LLAMAGEN_GPT)
+  peer.load_state_dict({name: torch.tensor(t) for name, t in tensors.items()})
+  theirs = torch_gpt.Step(peer)(torch.tensor(tokens).long(), torch.tensor(labels).long())
+  np.testing.assert_allclose(theirs.item(), loss, rtol=1e-5)
+  gradients = trees.export(gradient, generator_names.LLAMAGEN_GPT)
+  for name, parameter in peer.named_parameters():
+    scale = np.abs(gradients[name]).max()
+    np.testing.assert_allclose(parameter.grad.numpy(), gradients[name], atol=1e-4 * scale)

@@ -1,4 +1,4 @@
-"""What the files of published generators call what our trees hold: `names`, for transformers."""
+"""How published generators name and lay out what our trees hold; see `names`."""
 
 from vqjax.convert.names import Names
 
@@ -20,6 +20,7 @@ RAR = Names(
   ),
   linear='',
 )
+
 HALTON_MASKGIT = Names(
   (
     (r'^layer_(\d+)/mlp/', r'transformer.layers.\1.mlp.1/'),

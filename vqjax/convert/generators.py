@@ -67,7 +67,7 @@ class PublishedGenerator:
 
 
 # The weights that were trained last come before their average, which the authors' samplers ignore.
-_ENTRIES = ('model', 'module', 'model_state_dict', 'state_dict', 'ema')
+_ENTRIES = ('model', 'module', 'model_state_dict', 'state_dict', 'tensors', 'ema')
 
 
 def _depth(tensors, pattern):
@@ -165,20 +165,12 @@ GENERATORS: dict[str, GeneratorFormat] = {
 
 
 def take_apart_generator(
-  content: Any, path: str | pathlib.Path, format: str = 'auto', heads: int | None = None
+  content: Any, path: str | pathlib.Path, format: str = 'auto'
 ) -> PublishedGenerator:
-  """Recognises a generator by its keys and describes it.
-
-  Args:
-    content: what `files.read` gave.
-    path: of the file, for messages.
-    format: a name in `GENERATORS`, or 'auto'.
-    heads: of its attention, where no tensor says how many share the width; those of the published
-      sizes are known.
+  """Recognises a generator by its keys and describes it; arguments as in `take_apart`.
 
   Raises:
-    UserError: it is of no known system, or not of the one that `format` names, or of a size with
-      another number of heads than is known.
+    UserError: it is of no known system, or not of the one that `format` names, or damaged.
   """
   if format != 'auto' and format not in GENERATORS:
     raise UserError(f'format is {format!r}; legal: auto, {", ".join(GENERATORS)}.')
@@ -204,13 +196,6 @@ def take_apart_generator(
       raise UserError(
         f'{copy} of {path} is not {kept}, which the network has it share; fetch it again.'
       )
-  if generator['heads'] is None:
-    if heads is None:
-      raise UserError(
-        f'{path} is {generator["width"]} wide and {generator["depth"]} layers deep, which is no '
-        'published size, and no tensor says how many heads share the width; name them by heads.'
-      )
-    generator['heads'] = heads
   skipped = tuple(key for key in tensors if re.search(family.skip, key))
   tensors = {key: value for key, value in tensors.items() if key not in skipped}
   return PublishedGenerator(name, generator, family.names(generator), tensors, skipped)

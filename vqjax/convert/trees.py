@@ -1,5 +1,6 @@
 """Tensors of a published checkpoint -> variables of our modules, and back."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,19 +39,35 @@ def open_published(source: str | pathlib.Path, format: str = 'auto') -> recognis
 def open_generator(
   source: str | pathlib.Path, format: str = 'auto', heads: int | None = None
 ) -> generators.PublishedGenerator:
-  """Opens a published generator: sources as in `open_published`, arguments as in `generators`.
+  """Opens a published generator.
+
+  Args:
+    source: as in `open_published`.
+    format: a name in `generators.GENERATORS`, or 'auto'.
+    heads: of its attention, where no tensor says how many share the width; those of the published
+      sizes are known.
 
   Raises:
-    UserError: there is no such source, or it is of no generator known here, or not of `format`.
+    UserError: there is no such source, or it is of no generator known here, or not of `format`, or
+      of no published size and without `heads`.
   """
   path = _find(source)
   content = tensor_files.read(path)
   try:
-    return generators.take_apart_generator(content, path, format, heads)
+    published = generators.take_apart_generator(content, path, format)
   except UserError:
     if recognise.is_tokenizer(content, path):
       raise UserError(f'{path} is a tokenizer and no generator; load it by vqjax.load.') from None
     raise
+  generator = published.generator
+  if generator['heads'] is not None:
+    return published
+  if heads is None:
+    raise UserError(
+      f'{path} is {generator["width"]} wide and {generator["depth"]} layers deep, which is no '
+      'published size, and no tensor says how many heads share the width; name their number, heads.'
+    )
+  return dataclasses.replace(published, generator=generator | {'heads': heads})
 
 
 def _find(source):
@@ -167,30 +184,30 @@ def export(variables: Mapping[str, Any], table: Names) -> dict[str, np.ndarray]:
 
 
 def export_generator(
-  variables: Mapping[str, Any], generator: dict[str, Any], format: str
+  variables: Mapping[str, Any], generator: Mapping[str, Any], format: str
 ) -> dict[str, np.ndarray]:
-  """Variables of a transformer -> {their key: array}, with what their files hold twice.
+  """Variables of a transformer -> {their key: array}, the inverse of `generator_variables`.
 
   Args:
     variables: in their collections.
-    generator: the `generator` part of its config.
+    generator: the part of its config.
     format: name in `generators.GENERATORS`.
   """
   family = generators.GENERATORS[format]
-  tensors = export(variables, family.names(generator))
+  tensors = export(variables, family.names(dict(generator)))
   return tensors | {copy: tensors[kept] for copy, kept in family.tied.items()}
 
 
 def initial_variables(model: Tokenizer | Transformer) -> Callable[[], Mapping[str, Any]]:
   """A function without arguments that initialises the variables of a tokenizer or a generator."""
   key: Any = jax.random.key(0)
-  if isinstance(model, Transformer):
-    symbols, labels = jnp.zeros((1, model.layout.length), jnp.int32), jnp.zeros((1,), jnp.int32)
-    network: Any = model
-    return lambda: network.init(key, symbols, labels)
-  # The smallest image: no parameter depends on its size.
-  images = jnp.zeros((1, model.downsample, model.downsample, 3))
-  return lambda: model.init(key, model.normalize(images), train=True)
+  if isinstance(model, Tokenizer):
+    # The smallest image: no parameter depends on its size.
+    images = jnp.zeros((1, model.downsample, model.downsample, 3))
+    return lambda: model.init(key, model.normalize(images), train=True)
+  symbols, labels = jnp.zeros((1, model.layout.length), jnp.int32), jnp.zeros((1,), jnp.int32)
+  network: Any = model
+  return lambda: network.init(key, symbols, labels)
 
 
 def _name(key_path):

@@ -104,7 +104,7 @@ class CausalSampler:
     def draw(logits, at):
       place, scale, given = at
       if guided:
-        logits = guidance.guide(*jnp.split(logits, 2), scale)
+        logits = guidance.guide(logits[:batch], logits[batch:], scale)
       left = filters.temper(logits, self.temperature)
       left = filters.top_p(filters.top_k(left, self.top_k), self.top_p)
       drawn = jnp.argmax(left + noise(place), axis=-1).astype(jnp.int32)

@@ -205,8 +205,8 @@ class RAR(nn.Module):
   def _positions(self, places):
     """Places [B N] of the symbols in the order of visits -> [B 1+N D] of all but the last."""
     here = jnp.pad(places[:, :-1] + _FIRST, [(0, 0), (1, 0)], constant_values=1)
-    tables = (self.pos_embed, here), (self.target_aware_pos_embed, places + _FIRST)
-    x = sum(jnp.take(table[0], rows, axis=0) for table, rows in tables)
+    x = jnp.take(self.pos_embed[0], here, axis=0)
+    x = x + jnp.take(self.target_aware_pos_embed[0], places + _FIRST, axis=0)
     first = jnp.broadcast_to(self.pos_embed[:, :1], (len(x), 1, self.width))
     return jnp.concatenate([first, x], axis=1).astype(self.dtype)
 

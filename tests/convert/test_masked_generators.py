@@ -1,9 +1,9 @@
 """Files of masked transformers, as their authors write them, read and written back."""
 
 import jax
-import masked_goldens as goldens
 import numpy as np
 import pytest
+from generation import masked_goldens as goldens
 from golden_data import checkpoint
 
 from vqjax import convert, tensor_files

@@ -1,5 +1,7 @@
 """The evaluation of generated images, with another network in Inception's place."""
 
+import pathlib
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -192,7 +194,7 @@ def test_what_the_generator_of_a_run_makes(network, tmp_path):
     found = evaluate_generator(tmp_path / 'other', num_images=10, batch_size=8)
   train = make_source(config.data, 'train')
   learned = np.stack([np.asarray(Image.open(tmp_path / f'images/{i:02}.png')) for i in range(12)])
-  learned = learned[[int(train.name_of(i)[:2]) for i in range(len(train))]]
+  learned = learned[[int(pathlib.Path(train.name_of(i)).stem) for i in range(len(train))]]
   assert len(learned) == 11  # one is held out
   assert_same(found, by_definition(network, made, learned))
   assert found.generated.classes[0] == 'class 0'

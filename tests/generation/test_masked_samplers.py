@@ -11,14 +11,19 @@ from networks.random_params import QUICK, random_params
 
 from vqjax import sharding
 from vqjax.errors import UserError
-from vqjax.generation import masked_samplers, orders
+from vqjax.generation import orders
 from vqjax.generation.halton_maskgit import MaskedTransformer
 from vqjax.generation.layout import MASKED, Layout
-from vqjax.generation.masked_samplers import ConfidenceSampler, HaltonSampler, MaskGITSampler
+from vqjax.generation.masked_samplers import (
+  ConfidenceSampler,
+  HaltonSampler,
+  MaskGITSampler,
+  draw_by,
+)
 
 
-def no_noise(batch):
-  return lambda step, stream, shape: jnp.zeros((batch, *shape))
+def most_probable(logits, step):
+  return jnp.argmax(logits, axis=-1)
 
 
 # Settings of the goldens' traces for our fields.
@@ -55,8 +60,7 @@ def test_golden_halton(name, trace):
   labels = labels[: expected.shape[1]]
   sampler = halton(**sidecar['halton'][trace])
   rolls = jnp.asarray(io[f'roll_{trace}'], jnp.int32) if sampler.randomize else None
-  noise = no_noise(len(labels))
-  run = lambda params: sampler.trace(model, params, labels, noise, None, rolls)
+  run = lambda params: sampler.trace(model, params, labels, most_probable, None, rolls)
   found = jax.jit(run, compiler_options=QUICK)(variables['params'])
   for t, symbols in enumerate(expected):
     np.testing.assert_array_equal(found[t], symbols, err_msg=f'step {t}')
@@ -68,12 +72,11 @@ def test_golden_confidence(name, trace):
   labels = jnp.asarray(io['labels'], jnp.int32)
   sampler = confidence(**sidecar['confidence'][trace])
 
-  def noise(step, stream, shape):
-    if stream == masked_samplers.CHOICES and f'gumbel_{trace}' in io:
-      return jnp.asarray(io[f'gumbel_{trace}'])[step]
-    return no_noise(len(labels))(step, stream, shape)
-
-  run = lambda params: sampler.trace(model, params, labels, noise)
+  none = np.zeros((sampler.steps, *labels.shape, model.layout.length), np.float32)
+  choices = jnp.asarray(io.get(f'gumbel_{trace}', none))
+  run = lambda params: sampler.trace(
+    model, params, labels, most_probable, lambda step: choices[step]
+  )
   symbols, drawn = jax.jit(run, compiler_options=QUICK)(variables['params'])
   num_codes = model.layout.base
   for t in range(sampler.steps):
@@ -94,15 +97,18 @@ def test_golden_maskgit(name, trace):
   )
   inputs = jnp.asarray(io[f'inputs_{trace}'])
   labels, known = inputs[:, 0] - model.layout.base, inputs[:, 1:]
-  streams = {masked_samplers.SYMBOLS: 'gumbel_token', masked_samplers.CHOICES: 'gumbel_choice'}
+  given = lambda name, ndim: jnp.asarray(
+    io.get(f'{name}_{trace}', np.zeros((sampler.steps,) + (1,) * ndim, np.float32))
+  )
+  tokens, choices = given('gumbel_token', 3), given('gumbel_choice', 2)
 
-  def noise(step, stream, shape):
-    given = io.get(f'{streams[stream]}_{trace}')
-    if given is None:
-      return no_noise(len(labels))(step, stream, shape)
-    return jnp.asarray(given)[step, :, 1:]
+  def draw(logits, step):
+    return jnp.argmax(logits + tokens[step, :, -logits.shape[1] :], axis=-1)  # without the class's
 
-  run = lambda params: sampler.trace(model, params, labels, noise, known)
+  def noise(step):
+    return choices[step, :, -model.layout.length :]
+
+  run = lambda params: sampler.trace(model, params, labels, draw, noise, known)
   symbols, drawn = jax.jit(run, compiler_options=QUICK)(variables['params'])
   rules = {'arrays': {name: {'exact': True} for name in ('cur', 'final', 'mask_len')}}
   compare(rules, 'cur', symbols, io[f'cur_{trace}'][..., 1:])
@@ -210,7 +216,7 @@ def test_guidance_is_u_plus_s_times_c_minus_u():
   guided = logits[2] + 3.0 * (logits[LABELS] - logits[2])
   sampler = HaltonSampler(steps=1, guidance=3.0)
   known = jnp.full((3, 12), MASKED).at[:, 0].set(1)  # so that the logits are not all zero
-  found = sampler.trace(model, model.params, LABELS, no_noise(3), known)[-1]
+  found = sampler.trace(model, model.params, LABELS, most_probable, known)[-1]
   np.testing.assert_array_equal(found[:, 1:], guided.argmax(axis=-1)[:, 1:])
 
 
@@ -219,7 +225,7 @@ def test_halton_reveals_every_symbol_once():
   sampler = HaltonSampler(steps=9)
   known = jnp.full((3, 48), MASKED).at[0, 5:9].set(2)
   for rolls in (None, jnp.array([0, 3, 11])):
-    found = sampler.trace(model, model.params, LABELS, no_noise(3), known, rolls)
+    found = sampler.trace(model, model.params, LABELS, most_probable, known, rolls)
     before = np.concatenate([known[None], found[:-1]])
     new = (before == MASKED) & (found != MASKED)
     # Once written, a symbol stays.
@@ -241,6 +247,21 @@ def test_inverse_temperatures():
   np.testing.assert_allclose(sampler._inverse_temperatures(), [0.5, 2.25, 4.0, 6.25])
 
 
+@pytest.mark.parametrize('size', [1, 2, 7, 16])
+def test_draws_are_of_the_distribution(size):
+  rng = np.random.default_rng(0)
+  logits = jnp.asarray(rng.normal(0, 2, (2, 1, size)), jnp.float32).at[1, 0, 0].set(-jnp.inf)
+  keys = jax.random.split(jax.random.key(3), 2)
+  times = 4000
+  many = jnp.broadcast_to(logits, (2, times, size))
+  drawn = np.asarray(jax.jit(draw_by(keys), compiler_options=QUICK)(many, jnp.int32(5)))
+  p = np.asarray(jax.nn.softmax(logits[:, 0]))
+  for i in range(2 if size > 1 else 1):
+    share = np.bincount(drawn[i], minlength=size) / times
+    assert share.shape == (size,)
+    assert (np.abs(share - p[i]) <= 4.5 * np.sqrt(p[i] * (1 - p[i]) / times)).all()
+
+
 def test_top_k_draws_among_the_most_probable():
   model = Table()
   sampler = HaltonSampler(steps=12, top_k=2)
@@ -257,7 +278,7 @@ def test_a_drawn_mask_stays_masked_and_becomes_the_last_code():
   model = Table(extra=1)
   params = model.params.at[..., 5].add(10.0)
   known = jnp.full((3, 12), MASKED).at[:, 0].set(1)
-  found = HALTON.trace(model, params, LABELS, no_noise(3), known)
+  found = HALTON.trace(model, params, LABELS, most_probable, known)
   assert (found[:-1, :, 1:] == MASKED).all()
   assert (found[-1, :, 1:] == 4).all()
 

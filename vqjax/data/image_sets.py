@@ -67,11 +67,11 @@ class Cut:
     data: section of a config, see `default_data`.
   """
 
-  labels = None
+  labels: np.ndarray | None = None
   class_names: Sequence[str] = ()
 
   def __init__(self, source: Source, data: ConfigDict) -> None:
-    self.size = data.image_size, data.image_size
+    self.size: tuple[int, int] = (data.image_size, data.image_size)
     self._source, self._data = source, data
 
   def __len__(self) -> int:

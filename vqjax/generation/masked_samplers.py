@@ -1,10 +1,11 @@
 """Samplers of masked transformers: all symbols are predicted at once, and a few of them kept.
 
-Every step draws by Gumbel-max: the largest of logits plus noise, which comes from the image's own
-key, folded with the step. `trace` takes the noise from elsewhere and shows every step.
+What is random comes from each image's own key, folded with the step. `trace` takes it from
+elsewhere, and shows every step.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,19 +17,46 @@ from vqjax.errors import UserError
 from vqjax.generation import filters, guidance, orders
 from vqjax.generation.layout import MASKED
 
-# (step int32 [], stream, shape) -> standard Gumbel noise float32 [B *shape]
-Noise = Callable[[jax.Array, int, tuple[int, ...]], jax.Array]
-SYMBOLS, CHOICES, ROLLS = range(3)  # the streams: for the draws, for the confidences, for the order
+# (logits [B M V'], step int32 []) -> a symbol of each distribution, int32 [B M]
+Draw = Callable[[jax.Array, jax.Array], jax.Array]
+# step int32 [] -> Gumbel noise of the confidences, float32 [B N]
+Noise = Callable[[jax.Array], jax.Array]
+
+_BLOCKS, _SYMBOLS, _CHOICES, _ROLL = range(4)  # what is drawn, each of a stream of its own
 
 
-def gumbel(keys: jax.Array) -> Noise:
-  """Noise of typed keys [B], each image's from its own."""
+def _gumbel(keys, stream, step, shape):
+  """Standard Gumbel noise of typed keys [B], each image's from its own: float32 [B *shape]."""
+  fold = lambda key: jax.random.fold_in(jax.random.fold_in(key, stream), step)
+  return jax.vmap(lambda key: jax.random.gumbel(fold(key), shape))(keys)
 
-  def noise(step, stream, shape):
-    fold = lambda key: jax.random.fold_in(jax.random.fold_in(key, stream), step)
-    return jax.vmap(lambda key: jax.random.gumbel(fold(key), shape))(keys)
 
-  return noise
+def draw_by(keys: jax.Array) -> Draw:
+  """Draws by typed keys [B], by Gumbel-max in two levels.
+
+  First a block of about sqrt(V) symbols by what they weigh together, then a symbol of it: the same
+  distribution as that of the largest of all logits plus noise, for 2 sqrt(V) numbers in place of V,
+  whose making takes longer than a small network's pass.
+  """
+
+  def draw(logits, step):
+    size = math.isqrt(logits.shape[-1])
+    rest = -logits.shape[-1] % size
+    blocks = jnp.pad(logits, ((0, 0), (0, 0), (0, rest)), constant_values=-jnp.inf)
+    blocks = blocks.reshape(*logits.shape[:2], -1, size)
+    weights = jax.nn.logsumexp(blocks, axis=-1)
+    weights = weights + _gumbel(keys, _BLOCKS, step, weights.shape[1:])
+    block = jnp.argmax(weights, axis=-1)
+    within = jnp.take_along_axis(blocks, block[..., None, None], axis=2)[:, :, 0]
+    within = within + _gumbel(keys, _SYMBOLS, step, within.shape[1:])
+    return block * size + jnp.argmax(within, axis=-1)
+
+  return draw
+
+
+def choices_by(keys: jax.Array, length: int) -> Noise:
+  """Noise of the confidences by typed keys [B]."""
+  return lambda step: _gumbel(keys, _CHOICES, step, (length,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,16 +111,16 @@ class HaltonSampler:
     rolls = None
     if self.randomize:
       cells = int(np.prod(model.layout.grid))
-      roll = lambda key: jax.random.randint(jax.random.fold_in(key, ROLLS), (), 0, cells)
+      roll = lambda key: jax.random.randint(jax.random.fold_in(key, _ROLL), (), 0, cells)
       rolls = jax.vmap(roll)(keys)
-    return self.trace(model, params, labels, gumbel(keys), known, rolls)[-1]
+    return self.trace(model, params, labels, draw_by(keys), known, rolls)[-1]
 
   def trace(
     self,
     model: Any,
     params: Any,
     labels: jax.Array,
-    noise: Noise,
+    draw: Draw,
     known: jax.Array | None = None,
     rolls: jax.Array | None = None,
   ) -> jax.Array:
@@ -119,11 +147,11 @@ class HaltonSampler:
       places = jax.lax.dynamic_slice_in_dim(order, begin, most, axis=1)
       logits = _predict(self, model, params, symbols, labels, self.guidance, places)
       logits = filters.top_k(inverse_temperature * logits, self.top_k)
-      drawn, _ = _draw(logits, noise(t, SYMBOLS, logits.shape[1:]), model.layout.base)
-      now = jnp.arange(most)[None] < end - begin
-      now &= jnp.take_along_axis(start, places, axis=1) == MASKED
+      drawn = _symbols(draw(logits, t), model)
+      due = jnp.arange(most)[None] < end - begin
+      due &= jnp.take_along_axis(start, places, axis=1) == MASKED
       put = lambda row, place, new: row.at[place].set(new, mode='drop')
-      symbols = jax.vmap(put)(symbols, jnp.where(now, places, length), drawn)
+      symbols = jax.vmap(put)(symbols, jnp.where(due, places, length), drawn)
       return symbols, symbols
 
     each = (jnp.arange(self.steps), counts[:-1], counts[1:], self._inverse_temperatures())
@@ -148,7 +176,7 @@ class ConfidenceSampler:
   and noise follow the line t / (T - 1): the scale grows from 1, the noise falls to 0.
 
   Deviations: symbols in `known` are not overwritten, which the original's are; a single step
-  reveals everything, not one symbol.
+  reveals everything, not one symbol; equally confident symbols at the edge are not all revealed.
 
   Attributes:
     steps: T, 1..N.
@@ -183,13 +211,15 @@ class ConfidenceSampler:
     known: jax.Array | None = None,
   ) -> jax.Array:
     """See `contracts.Sampler`."""
-    return self.trace(model, params, labels, gumbel(keys), known)[0][-1]
+    noise = choices_by(keys, model.layout.length)
+    return self.trace(model, params, labels, draw_by(keys), noise, known)[0][-1]
 
   def trace(
     self,
     model: Any,
     params: Any,
     labels: jax.Array,
+    draw: Draw,
     noise: Noise,
     known: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
@@ -205,11 +235,11 @@ class ConfidenceSampler:
       scale = 1 + (self.guidance - 1) * done
       logits = _predict(self, model, params, symbols, labels, scale)
       logits = self.inverse_temperature * logits
-      drawn, log_p = _draw(logits, noise(t, SYMBOLS, logits.shape[1:]), model.layout.base)
-      confidence = self._confidence(t, done, log_p, noise(t, CHOICES, (length,)))
+      drawn = draw(logits, t)
+      confidence = self._confidence(t, done, _log_p(logits, drawn), noise(t))
+      drawn = _symbols(drawn, model)
       confidence = jnp.where(symbols == MASKED, confidence, jnp.inf)
-      least = jnp.take(jnp.sort(confidence, axis=1), length - count, axis=1)
-      write = (confidence >= least[:, None]) & (start == MASKED)
+      write = (_ranks(confidence) >= length - count) & (start == MASKED)
       symbols = jnp.where(write, drawn, symbols)
       return symbols, (symbols, drawn)
 
@@ -266,19 +296,21 @@ class MaskGITSampler:
     known: jax.Array | None = None,
   ) -> jax.Array:
     """See `contracts.Sampler`."""
-    return self.trace(model, params, labels, gumbel(keys), known)[1][-1]
+    noise = choices_by(keys, model.layout.length)
+    return self.trace(model, params, labels, draw_by(keys), noise, known)[1][-1]
 
   def trace(
     self,
     model: Any,
     params: Any,
     labels: jax.Array,
+    draw: Draw,
     noise: Noise,
     known: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """Every step's (symbols after it, MASKED where masked again, all symbols): int32 [T-start B N].
 
-    Noise is asked for by the steps 0..T-1-start, counted from `start`.
+    Both are asked for by the steps 0..T-1-start, counted from `start`.
     """
     _fits(self, model)
     layout = model.layout
@@ -290,14 +322,13 @@ class MaskGITSampler:
       t, length, done = now
       unknown = symbols == MASKED
       logits = _predict(self, model, params, symbols, labels, self.guidance)[..., : layout.base]
-      drawn, log_p = _draw(logits, noise(t, SYMBOLS, logits.shape[1:]), layout.base)
-      drawn = jnp.where(unknown, drawn, symbols)
-      choice = self.choice_temperature * (1 - done) * noise(t, CHOICES, (layout.length,))
-      confidence = jnp.where(unknown, log_p + choice, jnp.inf)
+      drawn = draw(logits, t)
+      choice = self.choice_temperature * (1 - done) * noise(t)
+      confidence = jnp.where(unknown, _log_p(logits, drawn) + choice, jnp.inf)
+      drawn = jnp.where(unknown, _symbols(drawn, model), symbols)
       count = jnp.minimum(jnp.sum(unknown, axis=1) - 1, jnp.take(length, initial))
       count = jnp.maximum(count, 1)[:, None]
-      cut = jnp.take_along_axis(jnp.sort(confidence, axis=1), count, axis=1, mode='clip')
-      symbols = jnp.where(confidence < cut, MASKED, drawn)
+      symbols = jnp.where(unknown & (_ranks(confidence) < count), MASKED, drawn)
       return symbols, (symbols, drawn)
 
     each = (lengths[self.start :], jnp.asarray(orders.steps_done(self.steps))[self.start :])
@@ -347,12 +378,24 @@ def _predict(sampler, model, params, symbols, labels, scale, places=None):
   return logits
 
 
-def _draw(logits, noise, base):
-  """Symbols drawn from logits [B M V'], MASKED for what is beyond V, and their log p: [B M]."""
-  drawn = jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
+def _ranks(confidence):
+  """The place of each among those of its image, 0 for the least: int32 [B N].
+
+  Not by comparison with the k-th: XLA may compute a number once for a sort and once for that, and
+  round it otherwise. Of equal ones the first in the sequence is the least.
+  """
+  return jnp.argsort(jnp.argsort(confidence, axis=1), axis=1)
+
+
+def _symbols(drawn, model):
+  """What was drawn, MASKED for what is beyond V."""
+  return jnp.where(drawn < model.layout.base, drawn, MASKED).astype(jnp.int32)
+
+
+def _log_p(logits, drawn):
+  """Of what was drawn from logits [B N V']: float32 [B N]."""
   picked = jnp.take_along_axis(logits, drawn[..., None], axis=-1)[..., 0]
-  log_p = picked - jax.nn.logsumexp(logits, axis=-1)
-  return jnp.where(drawn < base, drawn, MASKED), log_p
+  return picked - jax.nn.logsumexp(logits, axis=-1)
 
 
 def _filled(model, symbols):

@@ -100,9 +100,7 @@ def main():
     made, tokens = draw(generator, wanted, strength)
     rows[name] = made, wanted, np.mean([tuple(row) in used for row in tokens])
     if args.out and name == 'guided':
-      Image.fromarray(pictures.grid(larger(made[:100]).repeat(4, 1).repeat(4, 2), 10)).save(
-        args.out
-      )
+      Image.fromarray(pictures.grid(made[:100], 10)).save(args.out)
 
   print(f'guidance {guidance}, {args.num_images} images')
   print('| | read | ' + ' | '.join(f'nearest, {q:.0%}' for q in QUANTILES) + ' | repeated |')

@@ -82,10 +82,11 @@ def test_all_images_in_one_array_as_the_adm_evaluator_reads_it(whole):
 
 def test_the_sheet_has_a_row_of_each_class(whole):
   sheet = np.asarray(Image.open(whole[0] / 'sheet.png'))
-  assert sheet.shape == (3 * 18 - 2, 7 * 18 - 2, 3)
+  assert sheet.shape == (3 * 50 - 2, 7 * 50 - 2, 3)  # images of 16 pixels, three times as large
   images = pixels(whole[0])
-  np.testing.assert_array_equal(sheet[18:34, 36:52], images[7])  # the third of class 1
-  assert (sheet[36:, -16:] == 255).all()  # class 2 has one image less
+  third = images[7].repeat(3, axis=0).repeat(3, axis=1)  # of class 1
+  np.testing.assert_array_equal(sheet[50:98, 100:148], third)
+  assert (sheet[100:, -48:] == 255).all()  # class 2 has one image less
 
 
 @pytest.mark.parametrize('done', [0, 9])
@@ -193,7 +194,7 @@ def test_without_classes_names_have_none(tmp_path):
     'sheet.png',
   ]
   assert record['labels'] is None
-  assert np.asarray(Image.open(tmp_path / 'out/sheet.png')).shape == (16, 3 * 18 - 2, 3)
+  assert np.asarray(Image.open(tmp_path / 'out/sheet.png')).shape == (48, 3 * 50 - 2, 3)
   with pytest.raises(UserError, match=r'--classes is given, but the generator knows no classes'):
     generate.generate(gen, tmp_path / 'other', 3, batch_size=8, classes=[0])
 

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+VISIBLE = 48  # pixels of a side
+
 
 def comparison(
   originals: ArrayLike, reconstructions: ArrayLike, columns: int = 8, gap: int = 2
@@ -27,8 +29,13 @@ def comparison(
 
 
 def grid(images: ArrayLike, columns: int = 8, gap: int = 2) -> np.ndarray:
-  """Images in rows of `columns`: uint8 [N H W 3] -> uint8 [H' W' 3], white between."""
+  """Images in rows of `columns`: uint8 [N H W 3] -> uint8 [H' W' 3], white between.
+
+  Smaller images than VISIBLE are enlarged by a whole factor, up to that.
+  """
   images = np.asarray(images)
+  factor = max(VISIBLE // max(images.shape[1:3]), 1)
+  images = images.repeat(factor, axis=1).repeat(factor, axis=2)
   count, height, width, channels = images.shape
   columns = min(columns, count)
   rows = -(-count // columns)

@@ -25,7 +25,7 @@ from vqjax.runs import stopping
 from vqjax.runs.checkpoint import Checkpoints
 from vqjax.runs.folder import open_run, to_json
 from vqjax.runs.lock import locked
-from vqjax.runs.log import Progress, RunWriter
+from vqjax.runs.log import Progress, RunWriter, parameter_summary
 from vqjax.runs.occasions import Occasions
 from vqjax.training import durations, guard
 from vqjax.training.experiment import Experiment
@@ -114,6 +114,7 @@ def train(
       # One is deleted only when its successor is there.
       checkpoints.require_room(trained.abstract_state, 2 if restored is None else 1)
     if restored is None:
+      log.info(parameter_summary(trained.parameters))
       state, start, seen, skipped = trained.start(), 0, 0, 0
     else:
       state, record = restored
@@ -123,6 +124,7 @@ def train(
 
     ####### The loop
     writer = stack.enter_context(RunWriter(workdir, resume_step=start, enabled=first))
+    writer.parameters(trained.parameters)
     batches = stack.enter_context(contextlib.closing(trained.batches(seen)))
     progress = Progress(
       *(total, config.batch_size), tokens_per_image=trained.tokens_per_example, start_step=start

@@ -37,6 +37,7 @@ class MeanExperiment:
     self.total_steps, self._size = config.total_steps, config.batch_size
     place = sharding.replicated(mesh)
     self.abstract_state = {'mean': jax.ShapeDtypeStruct((), jnp.float32, sharding=place)}
+    self.parameters = {'mean': jax.ShapeDtypeStruct((), jnp.float32)}
     self._place = place
     self.opened = []
 

@@ -53,7 +53,10 @@ def test_the_commands_from_training_to_report(tmp_path):
   lines = done.stdout.splitlines()
   assert lines[0].startswith('backend cpu, 1 device(s)')
   assert any(line.startswith('step 2/2 | loss') and 'usage' in line for line in lines)
-  assert any('Total:' in line for line in lines)  # the parameter overview
+  (summary,) = [line for line in lines if ' parameters: ' in line]
+  total = summary.split()[0]
+  assert {'encoder', 'decoder', 'quantizer'} <= set(summary.split())
+  assert f'Total: {total} --' in (workdir / 'parameters.txt').read_text()
   assert lines[-1] == f'next: python eval.py --workdir={workdir}'
   assert 'Traceback' not in done.stderr
 

@@ -3,6 +3,7 @@ import logging
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -89,11 +90,23 @@ def test_tensorflow_stays_out():
   subprocess.run([sys.executable, '-W', 'error', '-c', code], check=True)
 
 
-def test_parameter_overview_lists_and_totals():
-  table = log.parameter_overview({'conv': {'kernel': jnp.zeros((3, 4)), 'bias': jnp.zeros(4)}})
-  assert 'conv/kernel' in table
-  assert '(3, 4)' in table
-  assert 'Total: 16' in table
+def test_parameters_are_summed_up_and_listed(tmp_path):
+  zeros = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+  params = {
+    'scale': zeros(),
+    'layer_0': {'kernel': zeros(3, 4), 'bias': zeros(4)},
+    'layer_11': {'kernel': zeros(100, 10)},
+    'head': {'kernel': zeros(5, 6)},
+  }
+  assert log.parameter_summary(params) == '1,047 parameters: layer 1,016, head 30, scale 1'
+  with log.RunWriter(tmp_path) as writer:
+    writer.parameters(params)
+  table = (tmp_path / 'parameters.txt').read_text()
+  for part in ('layer_0/kernel', '(3, 4)', 'float32', 'Total: 1,047'):
+    assert part in table
+  with log.RunWriter(tmp_path / 'other', enabled=False) as writer:
+    writer.parameters(params)
+  assert not (tmp_path / 'other').exists()
 
 
 def test_setup_prints_plain_messages_once(capsys):

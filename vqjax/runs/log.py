@@ -1,17 +1,20 @@
 """What a run tells the world: messages, metrics, pictures. The door to tensorboardX and clu."""
 
+import collections
 import contextlib
 import datetime
 import errno
 import json
 import logging
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import jax
 import numpy as np
 from clu import parameter_overview as clu_overview
 from numpy.typing import ArrayLike
@@ -49,9 +52,17 @@ def setup(verbose: bool = True) -> None:
     logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def parameter_overview(params: Mapping[str, Any]) -> str:
-  """Returns a table of name, shape, dtype and size of every parameter, and their total."""
-  return clu_overview.get_parameter_overview(params, include_stats=False)
+def parameter_summary(params: Mapping[str, Any]) -> str:
+  """Returns `1,046,369 parameters: encoder 500,000, decoder 500,000, ...`, the largest part first.
+
+  Parts are the names at the top; those that differ in a number behind them alone are one.
+  """
+  parts = collections.Counter[str]()
+  for name, tree in params.items():
+    sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)]
+    parts[re.sub(r'_\d+$', '', name)] += sum(sizes)
+  words = ', '.join(f'{name} {count:,}' for name, count in parts.most_common())
+  return f'{parts.total():,} parameters: {words}'
 
 
 class RunWriter:
@@ -78,6 +89,13 @@ class RunWriter:
       _drop_lines_after(metrics, resume_step)
     self._metrics_path, self._metrics = metrics, metrics.open('a')
     self._events = _Events(Path(workdir), resume_step)
+
+  def parameters(self, params: Mapping[str, Any]) -> None:
+    """Writes parameters.txt: name, shape, dtype and size of every parameter, and their total."""
+    if self._enabled:
+      table = clu_overview.get_parameter_overview(params, include_stats=False)
+      with replacing(self._samples.parent / 'parameters.txt') as partial:
+        partial.write_text(f'{table}\n')
 
   def scalars(self, step: int, values: Mapping[str, ArrayLike]) -> None:
     """Writes numbers by name; in metrics.jsonl what is not finite becomes null."""

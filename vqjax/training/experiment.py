@@ -36,6 +36,7 @@ class Experiment(Protocol):
     tokens_per_example: what the pace of training is told in, beside images; 0: in those alone.
     next_command: what to do with the run when it is done, a command with {workdir} in it.
     abstract_state: shapes, dtypes and shardings of the state, for a checkpoint to be restored to.
+    parameters: shapes and dtypes of what is trained, a nested dict, for a summary.
   """
 
   total_steps: int
@@ -44,6 +45,7 @@ class Experiment(Protocol):
   tokens_per_example: int
   next_command: str
   abstract_state: Any
+  parameters: Mapping[str, Any]
 
   def start(self) -> Any:
     """The state before the first step."""

@@ -15,7 +15,6 @@ from vqjax.errors import UserError
 from vqjax.evaluation.collect import collect
 from vqjax.generation import build, objectives
 from vqjax.report import pictures
-from vqjax.runs.log import parameter_overview
 from vqjax.training import generator_step as steps
 from vqjax.training import guard, optimizer
 from vqjax.training import recipe as recipes
@@ -56,6 +55,7 @@ class GeneratorExperiment:
     abstract = jax.eval_shape(create, self._key)
     self._shardings = sharding.state(mesh, abstract)
     self.abstract_state = sharding.target(abstract, self._shardings)
+    self.parameters = abstract.generator.params
     self._create = jax.jit(
       create, out_shardings=self._shardings, compiler_options=compilation.run_once()
     )
@@ -70,9 +70,7 @@ class GeneratorExperiment:
 
   def start(self) -> TrainState:
     """The state before the first step."""
-    state = self._create(self._key)
-    log.info(parameter_overview(state.generator.params))
-    return state
+    return self._create(self._key)
 
   def batches(self, examples_seen: int) -> Batches:
     """Batches of this process: tokens or images, and labels; see `steps.generator_step`."""

@@ -15,7 +15,6 @@ from vqjax.errors import UserError
 from vqjax.evaluation.collect import collect, spread
 from vqjax.evaluation.step import make_eval_step
 from vqjax.report import pictures
-from vqjax.runs.log import parameter_overview
 from vqjax.training import guard
 from vqjax.training import recipe as recipes
 from vqjax.training import state as states
@@ -61,6 +60,7 @@ class TokenizerExperiment:
     abstract = jax.eval_shape(create, self._key)
     self._shardings = sharding.state(mesh, abstract)
     self.abstract_state = sharding.target(abstract, self._shardings)
+    self.parameters = abstract.generator.params
     self._create = jax.jit(
       create, out_shardings=self._shardings, compiler_options=compilation.run_once()
     )
@@ -78,7 +78,6 @@ class TokenizerExperiment:
   def start(self) -> states.TrainState:
     """The state before the first step: initialised, or from `config.init_from`; codes seeded."""
     config, state = self._config, self._create(self._key)
-    log.info(parameter_overview(state.generator.params))
     if config.init_from:
       log.info('starting from %s', config.init_from)
       state = warm_start(

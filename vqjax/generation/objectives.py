@@ -222,11 +222,13 @@ def _fold(keys, stream):
 
 def _loss(logits, targets, counted, *, judged=None, smoothing=0.0):
   """Cross-entropy [B] over the positions `counted` [B N] and accuracy over `judged` ones."""
-  log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
-  picked = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
-  loss = -picked
+  logits = logits.astype(jnp.float32)
+  # Not by log_softmax: of many codes an array as large as the logits is slow to write and read.
+  total = jax.nn.logsumexp(logits, axis=-1)
+  picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+  loss = total - picked
   if smoothing:
-    loss = (1 - smoothing) * loss - smoothing * jnp.mean(log_p, axis=-1)
+    loss = (1 - smoothing) * loss + smoothing * (total - jnp.mean(logits, axis=-1))
   right = jnp.argmax(logits, axis=-1) == targets
   judged = counted if judged is None else judged
   return _mean(loss, counted), {'token_accuracy': _mean(right.astype(jnp.float32), judged)}

@@ -88,9 +88,11 @@ if __name__ == '__main__':
   reconstructions_flag = string('reconstructions', None, 'Folder of what was made of them.')
   samples_flag = string('samples', None, 'Generated images: a folder, or an .npz with arr_0.')
   out_flag = string('out', None, "Folder for the report; a run's is eval/ in it by default.")
-  num_images_flag = integer('num_images', None, 'So many images; all by default.')
+  num_images_flag = integer(
+    'num_images', None, 'So many images; all by default, 1,000 of a generator.'
+  )
   batch_size_flag = integer(
-    'batch_size', None, "Images at a time; by default the run's, or 2 a device."
+    'batch_size', None, "Images at a time; by default the run's, or 2 a device; 32 generated ones."
   )
   reference_flag = string(
     'reference', None, 'Statistics (.npz) that rFID compares with; or what --samples are.'

@@ -3,8 +3,8 @@
 python benchmarks/digits.py RUN [--num_images=1000] [--guidance=2.0] [--out=sheet.png]
 
 RUN is the folder of a class-conditional run on scikit-learn's digits, such as
-runs/llamagen_gpt_demo. With guidance and without, it draws equally many of each class, and the
-table shows
+runs/halton_maskgit_base_256_demo. With guidance and without, it draws equally many of each class,
+and the table shows
 
   read        share of them that a support vector machine reads as their class. It was trained on
               the training digits, as they are and moved by a pixel each way; what it reads of

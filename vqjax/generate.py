@@ -275,7 +275,7 @@ COMMAND = commands.Command(
   __doc__,
   _arguments,
   _main,
-  example='python -m vqjax.generate runs/llamagen_gpt_demo --out=images --num_images=100',
+  example='python -m vqjax.generate runs/llamagen_gpt_b_256_demo --out=images --num_images=100',
   interrupted='run the same command again to go on',
   memory='fewer images at a time need less: --batch_size=N',
 )

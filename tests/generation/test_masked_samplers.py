@@ -182,11 +182,21 @@ def test_fills_what_is_unknown_and_nothing_else(sampler):
   np.testing.assert_array_equal(sample(sampler, known=everything), everything)
 
 
+class WithoutLast(Table):
+  """Never the last symbol, which also stands in for one that a sampler left masked."""
+
+  def apply(self, variables, symbols, labels):
+    return super().apply(variables, symbols, labels).at[..., -1].set(-1e9)
+
+
 @pytest.mark.parametrize('sampler', [HALTON, CONFIDENCE, MASKGIT], ids=str)
 @pytest.mark.parametrize('steps', [1, 12])
-def test_any_number_of_steps(sampler, steps):
-  symbols = sample(dataclasses.replace(sampler, steps=steps))
-  assert symbols.min() >= 0
+def test_nothing_is_left_masked_by_any_number_of_steps(sampler, steps):
+  sampler, model = dataclasses.replace(sampler, steps=steps), WithoutLast()
+  known = jnp.where(jnp.arange(12)[None] % 3 == jnp.arange(3)[:, None], MASKED, 2)
+  for symbols in (sample(sampler, model), sample(sampler, model, known=known)):
+    assert symbols.min() >= 0
+    assert symbols.max() < LAYOUT.base - 1
 
 
 @pytest.mark.parametrize('sampler', [HALTON, CONFIDENCE, MASKGIT], ids=str)

@@ -97,6 +97,8 @@ def test_a_text_that_is_no_choice(text):
   [
     ({'estimator': 'rotate'}, r"estimator is 'rotate'; legal: straight_through, rotation, "),
     ({'learner': {'name': 'ema', 'dekay': 0.9}}, r"learner 'ema' has no setting 'dekay'; it has"),
+    ({'learner': '[1]'}, r'learner is \[1\]; legal: gradient, ema'),
+    ({'learner': '{"name": ["ema"]}'}, r"learner is \['ema'\]; legal: gradient, ema"),
     ({'learner': 'alternating'}, r"learner 'alternating' needs a learning_rate; set it"),
     (
       {'learner': Ema},

@@ -28,11 +28,13 @@ class Family:
     network: linen module.
     samplers: names in `SAMPLERS`.
     objectives: names in `objectives.OBJECTIVES`.
+    narrow_heads: whether heads need not divide the width: all together are narrower then.
   """
 
   network: Callable[..., Any]
   samplers: tuple[str, ...]
   objectives: tuple[str, ...]
+  narrow_heads: bool = False
 
 
 _SAMPLERS, _OBJECTIVES = ('halton', 'confidence', 'maskgit'), ('halton', 'maskgit')
@@ -40,7 +42,7 @@ _SAMPLERS, _OBJECTIVES = ('halton', 'confidence', 'maskgit'), ('halton', 'maskgi
 NETWORKS: dict[str, Family] = {
   'llamagen': Family(GPT, ('causal',), ('causal',)),
   'rar': Family(RAR, ('causal',), ('permuted', 'causal')),
-  'halton_maskgit': Family(MaskedTransformer, _SAMPLERS, _OBJECTIVES),
+  'halton_maskgit': Family(MaskedTransformer, _SAMPLERS, _OBJECTIVES, narrow_heads=True),
   'maskgit': Family(MaskGITTransformer, _SAMPLERS, _OBJECTIVES),
 }
 
@@ -72,10 +74,12 @@ def build(section: Mapping[str, Any], layout: Layout) -> Any:
   if dtype not in DTYPES:
     raise UserError(f'config.generator.dtype is {dtype!r}; legal: {", ".join(DTYPES)}.')
   own = {name: value for name, value in fields.items() if name not in FIELDS}
-  return _made(
+  network = _made(
     *(family.network, own, 'config.generator'),
     given={'layout': layout, 'num_classes': classes, 'dtype': jnp.dtype(dtype)},
   )
+  _check_sizes(network, family.narrow_heads)
+  return network
 
 
 def layout(section: Mapping[str, Any], token_shape: Sequence[int], num_codes: int) -> Layout:
@@ -120,6 +124,23 @@ def _family(section):
       f'config.generator.network is {section["network"]!r}; legal: {", ".join(NETWORKS)}.'
     )
   return NETWORKS[section['network']]
+
+
+def _check_sizes(network, narrow_heads):
+  """Refuses sizes and rates of which no network can be made."""
+  for name in ('width', 'depth', 'heads', 'mlp_width'):
+    if getattr(network, name, 1) < 1:
+      raise UserError(f'config.generator.{name} is {getattr(network, name)}; legal: 1 or more.')
+  for name in ('dropout', 'token_dropout', 'drop_path'):
+    if not 0 <= getattr(network, name, 0) < 1:
+      raise UserError(
+        f'config.generator.{name} is {getattr(network, name)}; legal: 0 (none) to below 1.'
+      )
+  if network.heads > network.width or (network.width % network.heads and not narrow_heads):
+    raise UserError(
+      f'config.generator.heads is {network.heads} and width {network.width}; legal: heads that '
+      'divide the width.'
+    )
 
 
 def _named(section, kinds, legal, where, network):

@@ -93,7 +93,7 @@ class CausalSampler:
     guided = guidance.check(self.guidance, model)
     apply: Any = functools.partial(model.apply, {'params': params})
     if guided:
-      labels = jnp.concatenate([labels, jnp.full_like(labels, model.num_classes)])
+      labels = guidance.doubled_labels(labels, model.num_classes)
     scales = guidance.power_cosine(self.guidance, length, self.guidance_power)
     if self.guidance_interval >= 0:
       scales = guidance.until(scales, self.guidance_interval + 1)
@@ -104,7 +104,7 @@ class CausalSampler:
     def draw(logits, at):
       place, scale, given = at
       if guided:
-        logits = guidance.guide(logits[:batch], logits[batch:], scale)
+        logits = guidance.guide(*guidance.halves(logits), scale)
       left = filters.temper(logits, self.temperature)
       left = filters.top_p(filters.top_k(left, self.top_k), self.top_p)
       drawn = jnp.argmax(left + noise(place), axis=-1).astype(jnp.int32)
@@ -113,7 +113,7 @@ class CausalSampler:
     def step(carry, inputs):
       symbols, cache = carry
       index, at = inputs
-      fed = jnp.concatenate([symbols, symbols]) if guided else symbols
+      fed = guidance.doubled(symbols) if guided else symbols
       logits, cache = apply(fed, index, cache, method='step')
       symbols, logits = draw(logits, at)
       return (symbols, cache), (symbols, logits)

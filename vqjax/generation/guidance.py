@@ -30,6 +30,22 @@ def check(scale: float, model: Any) -> bool:
   return True
 
 
+def doubled(x: jax.Array) -> jax.Array:
+  """Every image twice, [B ...] -> [2 B ...]: side by side, so that both stay on its device."""
+  return jnp.repeat(x, 2, axis=0)
+
+
+def doubled_labels(labels: jax.Array, null: int) -> jax.Array:
+  """The labels of images that are `doubled`, with the class and without: [B] -> [2 B]."""
+  return jnp.stack([labels, jnp.full_like(labels, null)], axis=1).reshape(-1)
+
+
+def halves(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Logits of doubled images [2 B ...] -> (given the class [B ...], without it [B ...])."""
+  pairs = logits.reshape(-1, 2, *logits.shape[1:])
+  return pairs[:, 0], pairs[:, 1]
+
+
 def guide(given: jax.Array, without: jax.Array, scale: jax.Array) -> jax.Array:
   """`u + s (c - u)`, and c itself where s is 1; logits [... V], scale []."""
   return jnp.where(scale == 1, given, without + scale * (given - without))

@@ -148,8 +148,6 @@ class GPT(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   def setup(self) -> None:
-    if self.width % self.heads:
-      raise UserError(f'width is {self.width}; legal: a multiple of heads={self.heads}.')
     rows = self.layout.parts * self.layout.base
     embed = lambda rows: nn.Embed(rows, self.width, embedding_init=_init, dtype=self.dtype)
     self.cls_embedding = embed(self.num_classes + 1)

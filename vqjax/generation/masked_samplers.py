@@ -59,6 +59,9 @@ def choices_by(keys: jax.Array, length: int) -> Noise:
   return lambda step: _gumbel(keys, _CHOICES, step, (length,))
 
 
+_INVERSE = ('inverse_temperature_start', 'inverse_temperature_end')
+
+
 @dataclasses.dataclass(frozen=True)
 class HaltonSampler:
   """Reveals symbols in an order that is fixed before; see `orders.halton`.
@@ -96,6 +99,8 @@ class HaltonSampler:
     _require(
       self,
       ('top_k', self.top_k >= 0, '0 (all symbols) or more'),
+      *((name, getattr(self, name) >= 0, '0 or more') for name in _INVERSE),
+      ('temp_power', self.temp_power >= 0, '0 or more'),
       ('temp_warmup', self.temp_warmup >= 0, '0 (no step) or more'),
     )
 
@@ -198,6 +203,7 @@ class ConfidenceSampler:
   def __post_init__(self) -> None:
     _require(
       self,
+      ('inverse_temperature', self.inverse_temperature >= 0, '0 or more'),
       ('choice_temperature', self.choice_temperature >= 0, '0 (no noise) or more'),
       ('randomize', self.randomize in _RANDOMIZE, ', '.join(_RANDOMIZE)),
     )
@@ -365,16 +371,14 @@ def _start(model, labels, known):
 def _predict(sampler, model, params, symbols, labels, scale, places=None):
   """Logits [B N V'] with guidance of a scale, or those at places [B M] alone, [B M V']."""
   guided = guidance.check(sampler.guidance, model)
-  if guided:  # side by side, so that an image's two stay on its device
-    symbols = jnp.repeat(symbols, 2, axis=0)
-    labels = jnp.stack([labels, jnp.full_like(labels, model.num_classes)], axis=1).reshape(-1)
-    places = None if places is None else jnp.repeat(places, 2, axis=0)
+  if guided:
+    symbols, labels = guidance.doubled(symbols), guidance.doubled_labels(labels, model.num_classes)
+    places = None if places is None else guidance.doubled(places)
   logits = model.apply({'params': params}, symbols, labels)
   if places is not None:
     logits = jnp.take_along_axis(logits, places[..., None], axis=1)
   if guided:
-    logits = logits.reshape(-1, 2, *logits.shape[1:])
-    logits = guidance.guide(logits[:, 0], logits[:, 1], scale)
+    logits = guidance.guide(*guidance.halves(logits), scale)
   return logits
 
 

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from vqjax.errors import UserError
 from vqjax.generation.blocks import modulate
 from vqjax.generation.caches import Cache, attend_causal
 from vqjax.generation.layout import Layout
@@ -127,8 +126,6 @@ class RAR(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   def setup(self) -> None:
-    if self.width % self.heads:
-      raise UserError(f'width is {self.width}; legal: a multiple of heads={self.heads}.')
     rows, length = self.layout.parts * self.layout.base, self.layout.length
     table = lambda name, count: self.param(name, _init, (1, count, self.width))
     self.embeddings = nn.Embed(  # of the symbols, a mask that nothing uses, the classes and null

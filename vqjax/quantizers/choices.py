@@ -165,7 +165,7 @@ def choice(field: str, value: Any) -> Any:
   settings = dict(value) if isinstance(value, Mapping) else {'name': value}
   name = settings.pop('name', None)
   choices = CHOICES[field]
-  if name not in choices:
+  if not isinstance(name, str) or name not in choices:
     raise ValueError(f'{field} is {name!r}; legal: {", ".join(choices)}.')
   found = choices[name]
   if found is learners.Alternating:

@@ -131,7 +131,8 @@ class GeneratorExperiment:
       bad = labels[(labels < 0) | (labels >= classes)][0]
       raise UserError(
         f'an image has the label {bad}, but config.generator.num_classes is {classes}; legal: 0 to '
-        f'{classes - 1}: set it to the number of classes of the data, or to 0 for no labels.'
+        f'{classes - 1}: set it to the number of classes of the data, or to 0, and '
+        'config.sampler.guidance too, for no labels.'
       )
     return batch
 

@@ -131,6 +131,20 @@ def test_processes_share_the_images(whole, gen, tmp_path, caplog):
   assert contents(tmp_path / 'out') == contents(whole[0])
 
 
+def test_one_process_completes_the_folder(whole, gen, tmp_path, caplog):
+  out = tmp_path / 'out'
+  make = lambda: generate.generate(gen, out, COUNT, batch_size=8, npz=True)
+  with locked(out, '--out', '.lock-finish'):
+    (out / '.samples.npz.host.1').write_text('what its holder is writing')
+    with caplog.at_level('INFO', 'vqjax'):
+      assert make()['finished'] is False
+    assert caplog.messages[-1] == f'all 20 images are there; another process completes {out}'
+    assert not (out / 'sheet.png').exists()
+    assert (out / '.samples.npz.host.1').exists()
+  assert make() == whole[1]
+  assert contents(out) == contents(whole[0])
+
+
 def test_a_finished_folder_stays_and_gets_what_it_lacks(whole, gen, caplog):
   out, record = whole
   before = contents(out)
@@ -209,7 +223,8 @@ def test_without_classes_names_have_none(tmp_path):
     (['--classes=1,dog'], r"error: class 'dog' is unknown .*; legal: 0 to 2, or ape, bee, cat\."),
     (['--classes=3'], r"error: class '3' is unknown to the generator; legal: 0 to 2, or ape"),
     (['--labels=all'], r"error: argument --labels: invalid choice: 'all'"),
-    (['--seed=-1'], r'error: --seed is -1; legal: 0 or more'),
+    (['--seed=-1'], r'error: --seed is -1; legal: 0 to 4294967295'),
+    (['--seed=4294967296'], r'error: --seed is 4294967296; legal: 0 to 4294967295'),
     (['--steps=5'], r'error: steps is 5; legal: 1..4, as an image has 4 symbols'),
     (['--guidance=0.5'], r'error: guidance is 0.5; legal: 0 or 1'),
     (['--top_p=0.5'], r'error: config.sampler.top_p is unknown to HaltonSampler; legal: steps'),

@@ -16,6 +16,7 @@ from PIL import Image
 import vqjax
 from vqjax import commands, generate, generated, generator_sources
 from vqjax.errors import UserError
+from vqjax.report import pictures
 from vqjax.runs.lock import locked
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -87,6 +88,19 @@ def test_the_sheet_has_a_row_of_each_class(whole):
   third = images[7].repeat(3, axis=0).repeat(3, axis=1)  # of class 1
   np.testing.assert_array_equal(sheet[50:98, 100:148], third)
   assert (sheet[100:, -48:] == 255).all()  # class 2 has one image less
+
+
+@pytest.mark.parametrize('classes', [1, 3, 17, 40], ids='{} classes'.format)
+def test_the_sheet_has_the_first_images_where_rows_of_classes_show_few(classes, tmp_path):
+  images = np.random.default_rng(0).integers(0, 256, (40, 48, 48, 3), np.uint8)
+  files = [tmp_path / f'{n}.png' for n in range(40)]
+  for file, image in zip(files, images, strict=True):
+    generated.write_png(file, image)
+  labels = np.arange(40, dtype=np.int32) % classes
+  if classes == 3:  # of which there are as many images
+    files, labels = files[:3], labels[:3]
+  sheet = generated.sheet(files, labels)
+  np.testing.assert_array_equal(sheet, pictures.grid(images[: len(files)], 8))
 
 
 @pytest.mark.parametrize('done', [0, 9])

@@ -3,10 +3,10 @@
 python -m vqjax.generate SOURCE --out=DIR --num_images=N [--classes=0,1,7] [--guidance=S] [...]
 
 SOURCE is a run folder of a generator, or a published checkpoint with --tokenizer=TOKENIZER. DIR
-gets images/NUMBER_CLASS.png, sheet.png, which shows some of each class, generate.json, which says
-how they were made, and with --npz samples.npz, as the ADM evaluator reads it. Image n depends on
-the seed, n and its class alone. If the command is stopped and run again, it goes on with the images
-that are missing.
+gets images/NUMBER_CLASS.png, sheet.png, which shows the first of them, by class where classes are
+few, generate.json, which says how they were made, and with --npz samples.npz, as the ADM evaluator
+reads it. Image n depends on the seed, n and its class alone. If the command is stopped and run
+again, it goes on with the images that are missing.
 """
 
 import concurrent.futures

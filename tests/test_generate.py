@@ -16,6 +16,7 @@ from PIL import Image
 import vqjax
 from vqjax import commands, generate, generated, generator_sources
 from vqjax.errors import UserError
+from vqjax.report import pictures
 from vqjax.runs.lock import locked
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -89,6 +90,19 @@ def test_the_sheet_has_a_row_of_each_class(whole):
   assert (sheet[100:, -48:] == 255).all()  # class 2 has one image less
 
 
+@pytest.mark.parametrize('classes', [1, 3, 17, 40], ids='{} classes'.format)
+def test_the_sheet_has_the_first_images_where_rows_of_classes_show_few(classes, tmp_path):
+  images = np.random.default_rng(0).integers(0, 256, (40, 48, 48, 3), np.uint8)
+  files = [tmp_path / f'{n}.png' for n in range(40)]
+  for file, image in zip(files, images, strict=True):
+    generated.write_png(file, image)
+  labels = np.arange(40, dtype=np.int32) % classes
+  if classes == 3:  # of which there are as many images
+    files, labels = files[:3], labels[:3]
+  sheet = generated.sheet(files, labels)
+  np.testing.assert_array_equal(sheet, pictures.grid(images[: len(files)], 8))
+
+
 @pytest.mark.parametrize('done', [0, 9])
 def test_broken_off_and_gone_on_with_it_is_the_same(done, whole, gen, tmp_path, monkeypatch):
   out, written, write = tmp_path / 'out', [], generated.write_png
@@ -129,6 +143,20 @@ def test_processes_share_the_images(whole, gen, tmp_path, caplog):
   ]
   assert share(0) == whole[1]
   assert contents(tmp_path / 'out') == contents(whole[0])
+
+
+def test_one_process_completes_the_folder(whole, gen, tmp_path, caplog):
+  out = tmp_path / 'out'
+  make = lambda: generate.generate(gen, out, COUNT, batch_size=8, npz=True)
+  with locked(out, '--out', '.lock-finish'):
+    (out / '.samples.npz.host.1').write_text('what its holder is writing')
+    with caplog.at_level('INFO', 'vqjax'):
+      assert make()['finished'] is False
+    assert caplog.messages[-1] == f'all 20 images are there; another process completes {out}'
+    assert not (out / 'sheet.png').exists()
+    assert (out / '.samples.npz.host.1').exists()
+  assert make() == whole[1]
+  assert contents(out) == contents(whole[0])
 
 
 def test_a_finished_folder_stays_and_gets_what_it_lacks(whole, gen, caplog):
@@ -209,7 +237,8 @@ def test_without_classes_names_have_none(tmp_path):
     (['--classes=1,dog'], r"error: class 'dog' is unknown .*; legal: 0 to 2, or ape, bee, cat\."),
     (['--classes=3'], r"error: class '3' is unknown to the generator; legal: 0 to 2, or ape"),
     (['--labels=all'], r"error: argument --labels: invalid choice: 'all'"),
-    (['--seed=-1'], r'error: --seed is -1; legal: 0 or more'),
+    (['--seed=-1'], r'error: --seed is -1; legal: 0 to 4294967295'),
+    (['--seed=4294967296'], r'error: --seed is 4294967296; legal: 0 to 4294967295'),
     (['--steps=5'], r'error: steps is 5; legal: 1..4, as an image has 4 symbols'),
     (['--guidance=0.5'], r'error: guidance is 0.5; legal: 0 or 1'),
     (['--top_p=0.5'], r'error: config.sampler.top_p is unknown to HaltonSampler; legal: steps'),

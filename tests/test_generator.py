@@ -128,6 +128,10 @@ def test_what_is_not_masked_stays(gen, tok):
     ({'labels': [0.5]}, r'labels are float64\[1\]; legal: whole numbers'),
     ({'labels': []}, r'labels are .*\[0\]; legal: whole numbers \[batch\], one or more'),
     ({'labels': [0], 'count': 2}, r'there are 1 labels and count is 2; legal: as many'),
+    ({'count': 0}, r'count is 0; legal: 1 or more'),
+    ({'count': -1}, r'count is -1; legal: 1 or more'),
+    ({'key': -1}, r'the seed is -1; legal: 0 to 4294967295, or a key of jax.random'),
+    ({'key': 2**32}, r'the seed is 4294967296; legal: 0 to 4294967295'),
     ({'first': -1}, r'first is -1; legal: 0 or more'),
     ({'known': np.zeros((1, 2, 2), int)}, r'known tokens are int64\[1, 2, 2\]; legal: .* \[4, 4\]'),
     ({'known': np.full((1, 4, 4), 64)}, r'known tokens are from 64 to 64; legal: 0 to 63'),
@@ -144,7 +148,7 @@ def test_what_is_not_masked_stays(gen, tok):
 )
 def test_what_cannot_be_drawn(gen, arguments, message):
   with pytest.raises(UserError, match=message):
-    gen.tokens(key=0, **arguments)
+    gen.tokens(**{'key': 0, **arguments})
 
 
 def test_a_network_without_a_null_class(tok, tmp_path):

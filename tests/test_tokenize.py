@@ -18,7 +18,8 @@ from golden_data import CHECKPOINTS, checkpoint
 import vqjax
 from vqjax import commands, pretrained
 from vqjax import tokenize as command
-from vqjax.data import Tokens, default_data, eval_batches, make_source, tokens
+from vqjax.data import Tokens, Views, default_data, eval_batches, make_source, tokens
+from vqjax.data.decode import UnreadableImage
 from vqjax.errors import UserError
 from vqjax.runs.lock import locked
 from vqjax.tokenize import tokenize
@@ -121,6 +122,21 @@ def test_views_have_records_of_their_own(tok, data, tmp_path, whole, caplog):
   np.testing.assert_array_equal(mirrored, np.stack([found[2 * i + 1]['tokens'] for i in range(7)]))
   with pytest.raises(UserError, match=r"other tokens \(augment: 'flip' there, None now; "):
     tokenize(tok, data, tmp_path / 'out', **SETTINGS)
+
+
+def test_an_image_has_all_its_views_or_none(tok, data, tmp_path, monkeypatch, caplog):
+  view = Views.__getitem__
+
+  def some(self, index):
+    if index == 17:  # of image 1, whose views are of two batches
+      raise UnreadableImage('x', 'gone')
+    return view(self, index)
+
+  monkeypatch.setattr(Views, '__getitem__', some)
+  tokenize(tok, data, tmp_path / 'out', augment='ten_crop', num_images=3, batch_size=8)
+  found = Tokens(tmp_path / 'out')
+  assert [int(record['index']) for record in found] == [0] * 10 + [2] * 10
+  assert '1 of 3 images could not be read and have no tokens' in caplog.text
 
 
 @pytest.mark.parametrize('shard', [0, 2])

@@ -3,10 +3,10 @@
 python -m vqjax.generate SOURCE --out=DIR --num_images=N [--classes=0,1,7] [--guidance=S] [...]
 
 SOURCE is a run folder of a generator, or a published checkpoint with --tokenizer=TOKENIZER. DIR
-gets images/NUMBER_CLASS.png, sheet.png, which shows some of each class, generate.json, which says
-how they were made, and with --npz samples.npz, as the ADM evaluator reads it. Image n depends on
-the seed, n and its class alone. If the command is stopped and run again, it goes on with the images
-that are missing.
+gets images/NUMBER_CLASS.png, sheet.png, which shows the first of them, by class where classes are
+few, generate.json, which says how they were made, and with --npz samples.npz, as the ADM evaluator
+reads it. Image n depends on the seed, n and its class alone. If the command is stopped and run
+again, it goes on with the images that are missing.
 """
 
 import concurrent.futures
@@ -25,7 +25,7 @@ import vqjax
 from vqjax import commands, generated, generator, generator_sources, sharding
 from vqjax.errors import UserError
 from vqjax.runs import outputs
-from vqjax.runs.lock import locked
+from vqjax.runs.lock import InUse, locked
 from vqjax.runs.log import ImageProgress
 from vqjax.whole_files import replacing
 
@@ -80,8 +80,8 @@ def generate(
   """
   if num_images < 1:
     raise UserError(f'--num_images is {num_images}; legal: 1 or more.')
-  if seed < 0:
-    raise UserError(f'--seed is {seed}; legal: 0 or more.')
+  if not 0 <= seed <= generator.MOST_SEED:
+    raise UserError(f'--seed is {seed}; legal: 0 to {generator.MOST_SEED}.')
   mesh, _ = gen.tokenizer.everywhere
   batch_size = -(-16 // mesh.size) * mesh.size if batch_size is None else batch_size
   sharding.check_batch_size(mesh, batch_size, '--batch_size')
@@ -97,7 +97,7 @@ def generate(
     files = [out / 'images' / name for name in names(gen, every)]
     own = range(process_index * batch_size, num_images, process_count * batch_size)
     starts = [n for n in own if not all(f.exists() for f in files[n : n + batch_size])]
-    _sweep(out, {file.name for n in starts for file in files[n : n + batch_size]}, process_index)
+    _sweep(out, {file.name for n in starts for file in files[n : n + batch_size]})
     images = sum(len(files[n : n + batch_size]) for n in starts)
     log.info('%d of %d images are to be made here, by %s', images, num_images, sampler)
     progress = ImageProgress(images)
@@ -195,13 +195,11 @@ def _open(out, record):
   return there
 
 
-def _sweep(out, names, process_index):
+def _sweep(out, names):
   """Removes what this process's share was left with when it was killed."""
   for path in (out / 'images').glob('.*'):
     if f'{path.name[1:].partition(".png")[0]}.png' in names:
       path.unlink()
-  for path in out.glob('.samples.npz.*') if process_index == 0 else ():
-    path.unlink()
 
 
 def _save(out, record):
@@ -214,6 +212,19 @@ def _finish(out, record, files, labels, gen, npz):
   if missing := sum(not file.exists() for file in files):
     log.info('%d of %d images are still to come from other processes', missing, len(files))
     return record
+  try:
+    # Several may find at once that all images are there.
+    with locked(out, '--out', '.lock-finish'):
+      return _complete(out, record, files, labels, gen, npz)
+  except InUse:
+    log.info('all %d images are there; another process completes %s', len(files), out)
+    return record
+
+
+def _complete(out, record, files, labels, gen, npz):
+  for name in ('sheet.png', 'samples.npz'):
+    for path in out.glob(f'.{name}.*'):  # of a process that was killed
+      path.unlink()
   if not (out / 'sheet.png').exists():
     generated.write_png(out / 'sheet.png', generated.sheet(files, labels))
   if npz and not (out / 'samples.npz').exists():

@@ -45,14 +45,16 @@ def write_npz(
 
 
 def sheet(files: Sequence[pathlib.Path], labels: np.ndarray) -> np.ndarray:
-  """The first images of some classes, a row of each; or of the only one, in rows: uint8 [H' W' 3].
+  """The first images of each class in a row, or of all in rows of 8: uint8 [H' W' 3].
+
+  Rows are of classes where there are several, 16 at most, and of one of them several images.
 
   Args:
     files: of images of one size.
     labels: int32 [N] of them.
   """
-  classes = np.unique(labels)[:_ROWS]
-  if len(classes) == 1:
+  classes = np.unique(labels)
+  if len(classes) == 1 or len(classes) > _ROWS or len(classes) == len(labels):
     return pictures.grid(np.stack([read_png(file) for file in files[: _ROWS * _COLUMNS]]), _COLUMNS)
   rows = [np.flatnonzero(labels == label)[:_COLUMNS] for label in classes]
   columns = max(len(row) for row in rows)

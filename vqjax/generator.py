@@ -17,6 +17,7 @@ from vqjax.generation import build
 from vqjax.generation.contracts import Sampler, Transformer
 from vqjax.generation.layout import MASKED
 
+MOST_SEED = 2**32 - 1  # JAX would take another for one of these
 _MOST_FILLED = 2  # times as many images as there are; making them takes as long as compiling does
 
 
@@ -30,8 +31,8 @@ class Generator:
   the devices divide, is cut off.
 
   Labels are 0 to num_classes - 1, and num_classes stands for no class, where `model.has_null`. A
-  key is a key of `jax.random` or a number, the seed. Settings of the sampler, such as `guidance`,
-  `temperature` or `steps`, may be given by name to whatever draws, for that call.
+  key is a key of `jax.random` or a number of 0 to 2^32 - 1, the seed. Settings of the sampler, such
+  as `guidance`, `temperature` or `steps`, may be given by name to whatever draws, for that call.
 
   Attributes:
     model: the linen module.
@@ -97,8 +98,8 @@ class Generator:
       **settings: of the sampler, in place of its own.
 
     Raises:
-      UserError: labels or tokens that the network does not have, or a setting that the sampler does
-        not have or that does not fit the network.
+      UserError: labels or tokens that the network does not have, a seed or a count that is none, or
+        a setting that the sampler does not have or that does not fit the network.
     """
     return self._draw(labels, key, count, first, known, settings)
 
@@ -191,10 +192,12 @@ class Generator:
     return saved_models.sha256_of(self.variables)
 
   def _draw(self, labels, key, count, first, known, settings, decode=False):
-    sampler = self.sampler_with(**settings)
+    sampler, key = self.sampler_with(**settings), _typed(key)
     known = self._tokens(known)
     if labels is None and count is None:
       count = 1 if known is None else len(known)
+    if count is not None and count < 1:
+      raise UserError(f'count is {count}; legal: 1 or more.')
     labels = self._labels(labels, count)
     count = len(labels)
     if known is not None and len(known) != count:
@@ -212,7 +215,7 @@ class Generator:
     }
     params = self.variables['params']
     put = sharding.put_batch(mesh, filled)
-    found = draw(self.model, sampler, params, _typed(key), **put)
+    found = draw(self.model, sampler, params, key, **put)
     sizes.add(size)
     if decode:
       found = pretrained.decode(self.tokenizer.model, tokenizer_variables, found)
@@ -281,5 +284,7 @@ def draw(
 
 def _typed(key):
   if isinstance(key, int | np.integer):
+    if not 0 <= key <= MOST_SEED:
+      raise UserError(f'the seed is {key}; legal: 0 to {MOST_SEED}, or a key of jax.random.')
     return jax.random.key(key)
   return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)

@@ -13,6 +13,7 @@ on with the first shard that is missing.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import pathlib
@@ -112,14 +113,25 @@ def tokenize(
 
 
 def _records(index, batches, numbers, progress):
-  """The records of batches of so many images, unreadable ones among them, as bytes."""
+  """The records of batches of so many images, as bytes: of each all its views, or none.
+
+  Unreadable ones are among the numbers.
+  """
   kind = tokens.record_type(index['token_shape'], index['num_codes'])
-  for batch, number in zip(batches, numbers, strict=True):
-    rows = np.zeros(len(batch.index), kind)
-    rows['label'], rows['tokens'] = batch.label, batch.tokens
-    rows['index'] = batch.index // index.get('views', 1)
-    yield from (row.tobytes() for row in rows)
-    progress.add(number)
+  views = index.get('views', 1)
+
+  def every():
+    for batch, number in zip(batches, numbers, strict=True):
+      rows = np.zeros(len(batch.index), kind)
+      rows['label'], rows['tokens'] = batch.label, batch.tokens
+      rows['index'] = batch.index // views
+      yield from rows
+      progress.add(number)
+
+  for _, rows in itertools.groupby(every(), lambda row: row['index']):
+    of_one = [row.tobytes() for row in rows]  # whose views may be of two batches
+    if len(of_one) == views:
+      yield from of_one
 
 
 def _describe(tok, data, split, source, count, shard_size, batch_size, augment):

@@ -3,12 +3,15 @@
 import tracemalloc
 import zipfile
 
+import ml_collections
 import numpy as np
 import pytest
 from golden_data import GOLDEN
 from PIL import Image
 
-from vqjax.data.image_sets import open_images
+from vqjax.data import default_data
+from vqjax.data.folder import Folder
+from vqjax.data.image_sets import Cut, open_images
 from vqjax.errors import UserError
 
 
@@ -139,3 +142,17 @@ def test_images_of_several_sizes(tmp_path):
   Image.new('RGB', (9, 6)).save(tmp_path / '3.png')
   with pytest.raises(UserError, match=r'3\.png has 9 x 6 pixels, and 0.png 8 x 6; all images must'):
     read(open_images(tmp_path, 'samples'))
+
+
+def test_a_source_as_evaluation_cuts_it_and_whole(tmp_path):
+  x = pixels(6)
+  folder(tmp_path, x)
+  data = ml_collections.ConfigDict({**default_data(), 'image_size': 6})
+  cut = Cut(Folder(tmp_path), data)
+  assert (len(cut), cut.size) == (6, (6, 6))
+  np.testing.assert_array_equal(read(cut, 4), x[:, :, 1:-1])
+  np.testing.assert_array_equal(read(cut, 4, [1, 4]), x[[1, 4], :, 1:-1])
+  (tmp_path / '3.png').write_bytes(b'nothing')
+  with pytest.raises(UserError, match=r'cannot read the image 3.png \(none of .*\); repair it, or'):
+    read(cut, 4)
+  np.testing.assert_array_equal(read(cut, 4, [1, 4]), x[[1, 4], :, 1:-1])

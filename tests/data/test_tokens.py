@@ -130,6 +130,16 @@ def test_damage_is_named_with_its_file(tmp_path):
     Tokens(tmp_path / 'a')
 
 
+def test_an_image_without_all_its_views(tmp_path):
+  folder(tmp_path / 'a', counts=(4, 2), views=2)
+  assert len(Tokens(tmp_path / 'a')) == 6
+  folder(tmp_path / 'b', counts=(3, 3), views=2)
+  with pytest.raises(
+    UserError, match=r'00000-of-\S+ holds 3 records, not 2 views of every image; write the folder'
+  ):
+    Tokens(tmp_path / 'b')
+
+
 def test_records_of_another_size(tmp_path):
   folder(tmp_path / 'a')
   index = json.loads((tmp_path / 'a' / 'index.json').read_text())

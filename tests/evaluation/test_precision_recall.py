@@ -63,18 +63,38 @@ def test_equal_the_reference(block):
     np.testing.assert_allclose(found, data[name], rtol=0, atol=tolerance[name])
 
 
+def by_numpy_in_float16(u, v):
+  """Squared distances [U V]; sums are added in float32."""
+  norm = lambda x: np.square(x).astype(np.float32).sum(axis=1).astype(np.float16)
+  u, v = u.astype(np.float16), v.astype(np.float16)
+  product = (u.astype(np.float32) @ v.astype(np.float32).T).astype(np.float16)
+  return np.maximum(norm(u)[:, None] - np.float16(2) * product + norm(v)[None], 0)
+
+
 def test_float16_is_that_of_numpy_where_it_is_finite():
   u = np.abs(np.random.default_rng(0).normal(size=(40, 300))).astype(np.float32)
-  half = u.astype(np.float16)
-  norm = np.square(half).astype(np.float32).sum(axis=1).astype(np.float16)
-  product = (half.astype(np.float32) @ half.astype(np.float32).T).astype(np.float16)
-  distances = np.maximum(norm[:, None] - np.float16(2) * product + norm[None], 0)
-  expected = np.sort(distances, axis=1)[:, 3]
   found = radii(rows(u), float16=True)
-  np.testing.assert_array_equal(found, expected)
+  np.testing.assert_array_equal(found, np.sort(by_numpy_in_float16(u, u), axis=1)[:, 3])
   assert (found != radii(rows(u))).any()
   large = 100 * u  # whose norms are beyond 65,504
   np.testing.assert_array_equal(radii(rows(large), float16=True), radii(rows(large)))
+
+
+@pytest.mark.parametrize(('unit', 'block'), [(1 / 16, 25), (1 / 32, 64)])
+def test_float16_of_two_sets_is_rounded_in_the_evaluators_order(unit, block):
+  """Of multiples of `unit`, whose sums are exact, where the other order gives another share."""
+  draws = np.random.default_rng(124).normal(size=(2, 60, 64))
+  samples, real = np.float32(np.round(draws / unit) * unit)
+  of_samples, of_real = (np.sort(by_numpy_in_float16(x, x), axis=1)[:, 3] for x in (samples, real))
+
+  def shares(distances):  # [reference, samples]
+    precise = (distances <= of_real[:, None]).any(axis=0)
+    recalled = (distances <= of_samples[None]).any(axis=1)
+    return precise.mean(), recalled.mean()
+
+  expected = shares(by_numpy_in_float16(real, samples))
+  assert expected != shares(by_numpy_in_float16(samples, real).T)
+  assert precision_and_recall(rows(samples), rows(real), float16=True, block=block) == expected
 
 
 def test_too_few_rows_and_no_room(monkeypatch):

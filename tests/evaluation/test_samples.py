@@ -170,7 +170,7 @@ def test_samples_are_shown_by_class_with_what_is_nearest(tmp_path, monkeypatch):
   np.testing.assert_array_equal(spread.positions, [0, 6, 13, 20, 26, 33])
 
 
-def test_what_the_generator_of_a_run_makes(network, tmp_path):
+def test_what_the_generator_of_a_run_makes(network, tmp_path, caplog):
   """Beside the images of its training, cut as for evaluation, or beside a reference."""
   tok = tiny_generator.tokenizer_of(12)
   config = tiny_generator.config_of(tok, image_size=8)
@@ -192,6 +192,18 @@ def test_what_the_generator_of_a_run_makes(network, tmp_path):
     config.tokens.path = ''
     tiny_generator.write_run(tmp_path / 'other', config)
     found = evaluate_generator(tmp_path / 'other', num_images=10, batch_size=8)
+    against = {'reference': tmp_path / 'y.npz', 'num_images': 10, 'batch_size': 8}
+    beside = evaluate_generator(tmp_path / 'other', **against)
+    (tmp_path / 'images').rename(tmp_path / 'elsewhere')
+    with pytest.raises(UserError, match='images does not exist'):
+      evaluate_generator(tmp_path / 'other', num_images=10, batch_size=8)
+    caplog.clear()
+    elsewhere = evaluate_generator(tmp_path / 'other', **against)
+    (tmp_path / 'elsewhere').rename(tmp_path / 'images')
+  assert beside.generated.near_to == 'of the training data'
+  assert elsewhere.metrics == beside.metrics
+  assert elsewhere.generated.near_to == f'of the reference, {tmp_path / "y.npz"}'
+  assert 'the nearest of the training images are not shown: ' in caplog.messages[0]
   train = make_source(config.data, 'train')
   learned = np.stack([np.asarray(Image.open(tmp_path / f'images/{i:02}.png')) for i in range(12)])
   learned = learned[[int(pathlib.Path(train.name_of(i)).stem) for i in range(len(train))]]

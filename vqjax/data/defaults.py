@@ -59,7 +59,8 @@ def default_data() -> dict[str, Any]:
     # Images decoded ahead of the consumer, in whole batches: at least one a thread, and two.
     'prefetch': 0,
     # The fraction of a source, rounded up, that may be unreadable. In training such images are
-    # left out, counted and named; one more ends the run. Evaluation leaves out any number.
+    # left out, counted and named; one more ends the run. Evaluation leaves out any number, but none
+    # of what generated images are compared with.
     'max_unreadable': 0.1,
     # After so many seconds without a batch the log names the images that are waited for, and again
     # when the wait has doubled; 0 means never.

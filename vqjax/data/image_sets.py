@@ -11,12 +11,14 @@ from ml_collections import ConfigDict
 
 from vqjax import tensor_files
 from vqjax.data.batches import eval_batches
+from vqjax.data.decode import UnreadableImage, decode
 from vqjax.data.folder import image_names
 from vqjax.data.image_files import file_batches, read_file
 from vqjax.data.sources import Source
 from vqjax.errors import UserError, printable
 
 _LAYOUT = 'legal: a folder of images, or an .npz with arr_0, uint8 [N H W 3]'
+_REPAIR = 'repair it, or remove it'
 
 
 class ImageSet(Protocol):
@@ -60,7 +62,9 @@ def open_images(path: str | pathlib.Path, flag: str) -> ImageSet:
 
 
 class Cut:
-  """The images of a source as evaluation cuts them, as an `ImageSet`; unreadable ones are left out.
+  """The images of a source as evaluation cuts them, as an `ImageSet`.
+
+  As in a folder, one that cannot be read is an error: nothing is left out, so that positions hold.
 
   Args:
     source: of images.
@@ -81,12 +85,11 @@ class Cut:
     chosen = _Chosen(self._source, positions)
     with contextlib.closing(eval_batches(chosen, self._data, batch_size=batch_size)) as batches:
       for batch in batches:
-        if batch['mask'].any():
-          yield batch['image'][batch['mask']]
+        yield batch['image'][batch['mask']]
 
 
 class _Chosen:
-  """A `Source` of some of another's images."""
+  """A `Source` of some of another's images, decoded; a UserError for one that cannot be."""
 
   def __init__(self, source, positions):
     self._source, self._positions = source, positions
@@ -96,7 +99,13 @@ class _Chosen:
     return len(self._positions)
 
   def __getitem__(self, index):
-    return self._source[self._positions[index]]
+    try:
+      example = self._source[self._positions[index]]
+      if isinstance(example['image'], np.ndarray):
+        return example
+      return {**example, 'image': decode(example['image'], example['name'])}
+    except UnreadableImage as error:
+      raise UserError(f'cannot read the image {error}; {_REPAIR}.') from error
 
 
 class _Folder:
@@ -124,9 +133,6 @@ class _Folder:
     with contextlib.closing(found):
       for batch in found:
         yield batch['image'][batch['mask']]
-
-
-_REPAIR = 'repair it, or remove it'
 
 
 class _Array:

@@ -31,8 +31,8 @@ class Tokens:
   `tokens[i]` is {'tokens': int32 [h w], with a last axis for groups or depth where the quantizer
   has one, 'label': int32, 'index': int32, position of the image in the source that was tokenized}.
   Images that could not be read have no record. `index` is what the folder's index.json says. Where
-  images were augmented, `tokens[i A + a]` is view a of A = `views` of the i-th image that could be
-  read, see `vqjax.data.Views`.
+  images were augmented, `tokens[i A + a]` is view a of A = `views` of the i-th image all of whose
+  views could be read, see `vqjax.data.Views`.
 
   Raises:
     UserError: the folder holds no tokens, not all of them, or damaged ones; a later format.
@@ -50,6 +50,11 @@ class Tokens:
     for shard, records in shards.items():
       if (found := count_records(shard)) != records:
         raise UserError(f'{shard} holds {found} records, {INDEX} says {records}; {_again(shard)}.')
+      if records % self.views:
+        raise UserError(
+          f'{shard} holds {records} records, not {self.views} views of every image; write the '
+          f'folder again, {_TOKENIZE}.'
+        )
     self._records = grain.sources.ArrayRecordDataSource([str(shard) for shard in shards])
     self._type = record_type(self.index['token_shape'], self.index['num_codes'])
     self.description = f'tokens of {len(self)} images in {len(shards)} shards, in {self._path}'

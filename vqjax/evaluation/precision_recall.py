@@ -76,10 +76,11 @@ def precision_and_recall(
     samples: features [N D].
     reference: features [M D].
     neighbours: k, less than N and M.
-    float16: whether squared distances, `(|u|^2 - 2 u v) + |v|^2` and at least 0, are of features
-      rounded to float16, and rounded after every operation, as that evaluator does. Near 500 its
-      steps are 0.25 to 0.5, which decides near ties. Sums are added in float32 here; TensorFlow's
-      are its own. A block in which not all are finite is of float32; there a block is of 10,000.
+    float16: whether squared distances, `(|u|^2 - 2 u v) + |v|^2` and at least 0, u of the reference
+      and v of the samples, are of features rounded to float16, and rounded after every operation,
+      as that evaluator does. Near 500 its steps are 0.25 to 0.5, which decides near ties. Sums are
+      added in float32 here; TensorFlow's are its own. A block in which not all are finite is of
+      float32; there a block is of 10,000.
     block: rows at a time; no result in float32 depends on it.
 
   Returns:
@@ -97,14 +98,14 @@ def precision_and_recall(
   options: dict[str, Any] = {'neighbours': neighbours, 'float16': float16, 'block': block}
   radii_samples, radii_reference = radii(samples, **options), radii(reference, **options)
   precise, recalled = np.zeros(len(samples), bool), np.zeros(len(reference), bool)
-  for i, u in samples.blocks(block):
-    for j, v in reference.blocks(block):
-      of_u, of_v = radii_samples[i : i + len(u)], radii_reference[j : j + len(v)]
+  for i, u in reference.blocks(block):
+    for j, v in samples.blocks(block):
+      of_u, of_v = radii_reference[i : i + len(u)], radii_samples[j : j + len(v)]
       filled = _filled(u, block), _filled(v, block)
       balls = _filled(of_u, block, -1), _filled(of_v, block, -1)  # below zero they hold nothing
       of_rows, of_columns = map(np.asarray, _inside(*filled, *balls, float16=float16))
-      precise[i : i + len(u)] |= of_rows[: len(u)]
-      recalled[j : j + len(v)] |= of_columns[: len(v)]
+      recalled[i : i + len(u)] |= of_rows[: len(u)]
+      precise[j : j + len(v)] |= of_columns[: len(v)]
   return float(precise.mean()), float(recalled.mean())
 
 

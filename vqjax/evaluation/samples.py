@@ -94,7 +94,8 @@ def evaluate_generator(
   Args:
     workdir: folder of the run.
     reference: see `references.open_reference`; by default the images that the run was trained on,
-      cut as evaluation cuts them, where it was trained on images.
+      cut as evaluation cuts them, where it was trained on images. With one, these are shown where
+      they are nearest to samples, if they are there.
     num_images: how many; 1,000 by default, far fewer than the 50,000 of published numbers.
     step: of the checkpoint; None for the best by held-out tokens.
     seed: of the images.
@@ -108,7 +109,12 @@ def evaluate_generator(
   count, config = num_images or _NUM_IMAGES, gen.config
   training = None
   if 'data' in config and not config.tokens.path:
-    training = Cut(make_source(config.data, 'train'), config.data)
+    try:
+      training = Cut(make_source(config.data, 'train'), config.data)
+    except UserError as error:
+      if reference is None:
+        raise
+      log.warning('the nearest of the training images are not shown: %s', error)
   elif reference is None:
     raise UserError(
       f'{workdir} was not trained on images, which its own could be compared with; give '

@@ -16,6 +16,10 @@ NAME = 'lock'
 _log = logging.getLogger('vqjax')
 
 
+class InUse(UserError):
+  """Another process has the folder."""
+
+
 @contextlib.contextmanager
 def locked(folder: pathlib.Path, option: str, name: str = NAME) -> Iterator[IO[str]]:
   """Makes the folder and keeps it for this process until the block is left.
@@ -29,7 +33,8 @@ def locked(folder: pathlib.Path, option: str, name: str = NAME) -> Iterator[IO[s
     name: of the file, where several processes may share the folder, each with its own.
 
   Raises:
-    UserError: another process has the folder, or it cannot be made or written to.
+    InUse: another process has the folder.
+    UserError: it cannot be made or written to.
   """
   choose = f'choose another with {option}=...' if option[0] == '-' else f'choose another {option}.'
   try:
@@ -42,7 +47,7 @@ def locked(folder: pathlib.Path, option: str, name: str = NAME) -> Iterator[IO[s
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
       file.seek(0)
-      raise UserError(
+      raise InUse(
         f'{folder} is in use by {file.read() or "another process"}, or by one that it started; '
         f'wait for its end, or {choose}'
       ) from error

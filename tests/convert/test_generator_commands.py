@@ -45,6 +45,14 @@ def test_a_generator_needs_its_tokenizer(tmp_path):
     commands.run(command.COMMAND, [str(path), f'--out={tmp_path / "run"}'])
 
 
+def test_an_export_says_how_many_heads_to_load_it_with(tmp_path, caplog):
+  tok, out = tiny_generator.tokenizer_of(64), tmp_path / 'out'
+  run = tiny_generator.write_run(tmp_path / 'run', tiny_generator.config_of(tok, image_size=8))
+  export.write_generator(run, out)
+  assert caplog.messages == [f'{out} does not say how many heads it has; load it with --heads=2']
+  assert convert.open_generator(out, heads=2).generator['heads'] == 2
+
+
 def test_symbols_of_groups_have_no_published_system(tmp_path):
   tok = tiny_generator.tokenizer_of(64)
   config = tiny_generator.config_of(tok, image_size=8)

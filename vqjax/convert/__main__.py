@@ -105,7 +105,7 @@ def _arguments(parser):
   parser.add_argument('--format', default='auto', choices=['auto', *FORMATS, *GENERATORS])
   parser.add_argument('--tokenizer', help='of a generator: what it was trained with')
   parser.add_argument('--image_size', type=int, help='of a generator that does not say it')
-  parser.add_argument('--heads', type=int, help='of a generator of another size than published')
+  parser.add_argument('--heads', type=int, help='of a generator, where no tensor says it')
 
 
 def _main(args):

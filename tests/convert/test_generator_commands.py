@@ -23,6 +23,10 @@ def test_from_a_file_to_a_file(name, num_codes, sampler, tmp_path, capsys):
   assert said.endswith(f'written: {run}; next: python -m vqjax.generate {run} --out=DIR\n')
   gen = vqjax.load_generator(run)
   assert (gen.step, gen.config.sampler.name, gen.config.name) == (0, sampler, path.stem)
+  assert gen.config.converted.to_dict() == {
+    'source': str(path),
+    'format': convert.open_generator(path).format,
+  }
   commands.run(export.COMMAND, [str(run), f'--out={out}'])
   published, again = convert.open_generator(path), convert.open_generator(out)
   assert published.format == again.format

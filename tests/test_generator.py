@@ -171,6 +171,14 @@ def test_tokenizers_and_generators_are_told_apart(run, tok, tmp_path):
     vqjax.load_generator(tmp_path)
 
 
+def test_class_names_are_words(tok, tmp_path):
+  config = tiny_generator.config_of(tok)
+  config.class_names = 3
+  run = tiny_generator.write_run(tmp_path / 'run', config)
+  with pytest.raises(UserError, match=r'config.class_names is 3; legal: '):
+    vqjax.load_generator(run)
+
+
 def test_the_tokenizer_must_have_the_weights_that_it_had(run, tok):
   other = pretrained.Pretrained(
     tok.model, jax.tree.map(lambda x: 2 * x, tok.variables), tok.config, 'other'

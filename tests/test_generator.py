@@ -80,6 +80,14 @@ def test_settings_are_of_one_call(gen):
   assert gen.sampler.guidance == 2
 
 
+def test_a_call_does_not_choose_another_sampler(gen):
+  with pytest.raises(
+    UserError,
+    match=r"name is 'maskgit', but a call cannot .*, 'halton' here; legal: guidance, steps\.",
+  ):
+    gen.sample(LABELS, key=0, name='maskgit')
+
+
 def test_without_labels_the_null_class_is_drawn(gen):
   none = gen.tokens(key=0, count=3)
   np.testing.assert_array_equal(none, gen.tokens(np.full(3, 3), key=0))

@@ -39,6 +39,7 @@ def default(network, sampler, objective, **fields):
   config.tokens.shape = ()
   config.tokens.num_codes = 0
   config.tokens.weights_sha256 = ''
+  config.class_names = ()  # of the labels; filled in likewise, where the data says them
 
   # Images that are tokenized in every step: cut, recoloured and mirrored as those of a tokenizer.
   # Of a folder of tokens only the fields of reading count.
@@ -46,7 +47,8 @@ def default(network, sampler, objective, **fields):
 
   config.generator = ConfigDict()
   config.generator.network = network
-  config.generator.num_classes = 1000  # labels are 0 to num_classes - 1; 0: unconditional
+  # Labels are 0 to num_classes - 1, as many as the data has; 0: unconditional.
+  config.generator.num_classes = 1000
   # Symbols of a token: with 2, one of 2^18 codes is two symbols below 512, and so is the output.
   config.generator.digits = 1
   config.generator.dtype = 'bfloat16'  # of the arithmetic; or float32

@@ -4,6 +4,7 @@ Besnier et al., Halton Scheduler for Masked Generative Image Transformer (ICLR 2
 
   python train.py --config=configs/halton_maskgit.py                   # base, 256 pixels
   python train.py --config=configs/halton_maskgit.py:model=tiny|small|base|large,size=256|384
+  python train.py --config=configs/halton_maskgit.py:sampler=halton|confidence|maskgit
   python train.py --config=configs/halton_maskgit.py:demo              # digits, two CPU cores
   python train.py --config=configs/halton_maskgit.py:demo,data=photos  # photographs, no classes
 
@@ -30,8 +31,8 @@ where the original's goes to 0 and is cut off there.
 """
 
 from configs import common, generation
+from vqjax.generation.build import SAMPLERS
 from vqjax.generation.halton_maskgit import SIZES
-from vqjax.generation.masked_samplers import HaltonSampler
 from vqjax.generation.objectives import Halton
 
 # The original's guidance w at 256 and at 384 pixels, plus 1; of those without a figure base's.
@@ -42,18 +43,22 @@ GUIDANCE = {
 
 
 def get_config(arg=''):
-  """`demo`, `data=digits|photos` of the demo, `model=tiny|...|xlarge`, `size=256|384`."""
+  """`demo`, `data=digits|photos` of the demo, `model=tiny|...|xlarge`, `size=256|384`.
+
+  And `sampler=halton|confidence|maskgit`, on which training does not depend.
+  """
   arg = common.parse_arg(
     arg,
     demo=False,
     data=('digits', 'photos'),
     model=('base', 'tiny', 'small', 'large', 'xlarge'),
     size=('256', '384'),
+    sampler=('halton', 'confidence', 'maskgit'),
   )
   size = int(arg.size)
   config = generation.default(
     'halton_maskgit',
-    HaltonSampler(steps=32, guidance=GUIDANCE[size][arg.model]),
+    SAMPLERS[arg.sampler](steps=32, guidance=GUIDANCE[size][arg.model]),
     Halton(),
     **SIZES[arg.model],
     registers=1,

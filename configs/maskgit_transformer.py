@@ -4,6 +4,7 @@ Chang et al., MaskGIT: Masked Generative Image Transformer (CVPR 2022).
 
   python train.py --config=configs/maskgit_transformer.py                   # 256 pixels
   python train.py --config=configs/maskgit_transformer.py:size=512
+  python train.py --config=configs/maskgit_transformer.py:sampler=maskgit|halton|confidence
   python train.py --config=configs/maskgit_transformer.py:demo              # digits, two CPU cores
   python train.py --config=configs/maskgit_transformer.py:demo,data=photos  # without classes
 
@@ -26,16 +27,25 @@ network has no null class; every parameter decays.
 """
 
 from configs import common, generation
-from vqjax.generation.masked_samplers import MaskGITSampler
+from vqjax.generation.build import SAMPLERS
 from vqjax.generation.objectives import MaskGIT
 
 
 def get_config(arg=''):
-  """`demo`, `data=digits|photos` of the demo, `size=256|512`."""
-  arg = common.parse_arg(arg, demo=False, data=('digits', 'photos'), size=('256', '512'))
+  """`demo`, `data=digits|photos` of the demo, `size=256|512`.
+
+  And `sampler=maskgit|halton|confidence`, on which training does not depend.
+  """
+  arg = common.parse_arg(
+    arg,
+    demo=False,
+    data=('digits', 'photos'),
+    size=('256', '512'),
+    sampler=('maskgit', 'halton', 'confidence'),
+  )
   config = generation.default(
     'maskgit',
-    MaskGITSampler(steps=12, choice_temperature=4.5, guidance=0.0),
+    SAMPLERS[arg.sampler](steps=12, guidance=0.0),
     MaskGIT(),
     width=768,
     depth=24,

@@ -80,6 +80,14 @@ def test_settings_are_of_one_call(gen):
   assert gen.sampler.guidance == 2
 
 
+def test_a_call_does_not_choose_another_sampler(gen):
+  with pytest.raises(
+    UserError,
+    match=r"name is 'maskgit', but a call cannot .*, 'halton' here; legal: guidance, steps\.",
+  ):
+    gen.sample(LABELS, key=0, name='maskgit')
+
+
 def test_without_labels_the_null_class_is_drawn(gen):
   none = gen.tokens(key=0, count=3)
   np.testing.assert_array_equal(none, gen.tokens(np.full(3, 3), key=0))
@@ -173,6 +181,14 @@ def test_tokenizers_and_generators_are_told_apart(run, tok, tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps({'model': {}, 'quantizer': {}}))
   with pytest.raises(UserError, match=r'is the run of a tokenizer, not of a generator; load it by'):
     vqjax.load_generator(tmp_path)
+
+
+def test_class_names_are_words(tok, tmp_path):
+  config = tiny_generator.config_of(tok)
+  config.class_names = 3
+  run = tiny_generator.write_run(tmp_path / 'run', config)
+  with pytest.raises(UserError, match=r'config.class_names is 3; legal: '):
+    vqjax.load_generator(run)
 
 
 def test_the_tokenizer_must_have_the_weights_that_it_had(run, tok):

@@ -113,6 +113,16 @@ def test_demos(name, data):
   assert f'runs/{tokenizer.name}' == generation.DIGITS_TOKENIZER
 
 
+@pytest.mark.parametrize('name', ['halton_maskgit', 'maskgit_transformer'])
+@pytest.mark.parametrize('sampler', ['halton', 'confidence', 'maskgit'])
+def test_masked_networks_take_any_masked_sampler(name, sampler):
+  for arg in (f'sampler={sampler}', f'demo,sampler={sampler}'):
+    config = get_config(name, arg)
+    assert config.sampler.name == sampler
+    found = build.build_sampler(config.sampler.to_dict(), config.generator.network)
+    assert isinstance(found, build.SAMPLERS[sampler])
+
+
 def test_every_generator_is_in_the_tables():
   assert set(FULL_SIZE) == GENERATORS
 
@@ -144,9 +154,14 @@ def test_all_have_the_same_fields():
     (
       'halton_maskgit',
       'size=512',
-      'demo, data=digits|photos, model=base|tiny|small|large|xlarge, size=256|384',
+      'demo, data=digits|photos, model=base|tiny|small|large|xlarge, size=256|384, '
+      'sampler=halton|confidence|maskgit',
     ),
-    ('maskgit_transformer', 'data=faces', 'demo, data=digits|photos, size=256|512'),
+    (
+      'maskgit_transformer',
+      'data=faces',
+      'demo, data=digits|photos, size=256|512, sampler=maskgit|halton|confidence',
+    ),
     ('rar', 'model=s', 'demo, data=digits|photos, model=b|l|xl|xxl'),
   ],
 )

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -202,6 +203,16 @@ def test_a_finished_folder_says_so_and_a_lost_shard_is_written_again(whole, tok,
   assert 'skipped unreadable image a/04.png' in caplog.text
   assert '1 of 11 images could not be read and have no tokens' in caplog.text
   assert contents(out) == before
+
+
+def test_a_folder_from_before_class_names_is_gone_on_with(whole, tok, data, tmp_path):
+  out = tmp_path / 'old'
+  shutil.copytree(whole[0], out)
+  index = json.loads((out / 'index.json').read_text())
+  assert index.pop('class_names') == ['a', 'b']
+  (out / 'index.json').write_text(json.dumps(index))
+  next(out.glob('tokens-*')).unlink()
+  assert tokenize(tok, data, out, **SETTINGS) == index
 
 
 def test_a_folder_of_something_else_is_refused(whole, tok, data, tmp_path):

@@ -98,6 +98,7 @@ def test_a_run_leaves_what_it_promises(run):
   assert config.tokens.weights_sha256 == tok.weights_sha256
   assert (tuple(config.tokens.shape), config.tokens.num_codes) == ((4, 4), 64)
   assert config.tokenizer == str(checkpoint(TOKENIZER)[0])
+  assert list(config.class_names) == list('0123456789')
 
 
 def test_resuming_is_bit_for_bit(run, tmp_path):
@@ -184,7 +185,7 @@ def other_weights(tokens, tmp_path_factory):
     ({'generator.digits': 5}, r'generator.digits is 5, but 64 codes .* legal: 1, 2, 3, 6'),
     (
       {'generator.num_classes': 9},
-      r'an image has the label 9, but config.generator.num_classes is 9',
+      r'num_classes is 9, but the data has 10; set --config.generator.num_classes=10, or 0 for no',
     ),
     ({'generator.num_classes': -1}, r'num_classes is -1; legal: 0, for none, or more'),
     ({'generator.dtype': 'float16'}, r"generator.dtype is 'float16'; legal: float32, bfloat16"),
@@ -206,6 +207,32 @@ def test_what_cannot_be_trained_is_named(change, message, tmp_path):
       config.update_from_flattened_dict({name: value})
   with pytest.raises(UserError, match=message):
     train_command.train(config, tmp_path / 'run')
+
+
+def test_a_folder_without_classes_trains_without_labels(tmp_path):
+  for name in 'ab':
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / f'{name}.png')
+  config = small(halton_maskgit)
+  config.data.source, config.data.path = 'folder', str(tmp_path)
+  with pytest.raises(
+    UserError, match=r'but the data has 0; set --config.generator.num_classes=0.$'
+  ):
+    train_command.train(config, tmp_path / 'run')
+
+
+def test_labels_of_tokens_that_do_not_say_their_classes_are_looked_at(tokens, tmp_path):
+  old = tmp_path / 'old'
+  shutil.copytree(tokens, old)
+  index = json.loads((old / 'index.json').read_text())
+  assert index.pop('class_names') == list('0123456789')
+  (old / 'index.json').write_text(json.dumps(index))
+  config = small(halton_maskgit)
+  config.tokens.path, config.generator.num_classes = str(old), 9
+  with pytest.raises(
+    UserError, match=r'an image has the label 9, but config.generator.num_classes'
+  ):
+    train_command.train(config, tmp_path / 'run')
+  assert config.class_names == ()
 
 
 def test_a_label_is_dropped_to_a_null_class_alone(tmp_path):

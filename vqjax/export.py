@@ -9,6 +9,7 @@ generator's run goes to the keys of its published system, for that and for `vqja
 """
 
 import json
+import logging
 import pathlib
 
 import jax
@@ -22,6 +23,8 @@ from vqjax.convert import FORMATS, GENERATORS, OWN
 from vqjax.errors import UserError
 from vqjax.runs.folder import to_json
 from vqjax.whole_files import reason, replacing
+
+log = logging.getLogger('vqjax')
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 
@@ -113,6 +116,9 @@ def write_generator(
   cast = _cast(tensors, dtype)
   with replacing(path) as partial:
     partial.write_bytes(_content(legal[0], cast))
+  family, heads = GENERATORS[legal[0]], section['heads']
+  if not family.says_heads and family.describe(tensors, {})['heads'] != heads:
+    log.warning('%s does not say how many heads it has; load it with --heads=%d', path, heads)
   return legal[0]
 
 

@@ -252,7 +252,7 @@ def _arguments(parser):
   parser.add_argument('--step', type=int, help='checkpoint of a run; the best by default')
   parser.add_argument('--dtype', choices=['float32', 'bfloat16'], help='of the arithmetic')
   parser.add_argument('--image_size', type=int, help='of a published checkpoint that says none')
-  parser.add_argument('--heads', type=int, help='of a checkpoint of another size than published')
+  parser.add_argument('--heads', type=int, help='of a published one that does not say it')
 
 
 def _main(args):

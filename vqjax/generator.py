@@ -157,7 +157,14 @@ class Generator:
     Raises:
       UserError: a setting that it does not have, or a value of another type.
     """
-    section = {**self.config.sampler.to_dict(), **settings}
+    section = self.config.sampler.to_dict()
+    if 'name' in settings:
+      legal = ', '.join(field for field in section if field != 'name')
+      raise UserError(
+        f'name is {settings["name"]!r}, but a call cannot change which sampler draws, '
+        f'{section["name"]!r} here; legal: {legal}.'
+      )
+    section |= settings
     return build.build_sampler(section, self.config.generator.network)
 
   def check(self, batch_size: int = 1, **settings: Any) -> Sampler:

@@ -93,6 +93,7 @@ def load_generator(
     )
   found = _tokenizer(tokenizer)
   config = describe(checkpoint, found, **published)
+  config.converted = {'source': str(source), 'format': checkpoint.format}
   model = saved_models.build_generator(config, dtype)
   variables = convert.generator_variables(checkpoint, model, source)
   return Generator(model, variables, config, found, source)

@@ -87,6 +87,7 @@ def read_generator_run(
     )
   where = f'{path / "config.json"}: config'
   fields.check(config.to_dict(), _GENERATOR_PARTS, where)
+  fields.check_type(config.get('class_names', ()), tuple[str, ...], f'{where}.class_names')
   shape, codes = config.tokens.shape, config.tokens.num_codes
   if len(shape) not in (2, 3) or min(*shape, codes) < 1:
     raise UserError(

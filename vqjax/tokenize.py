@@ -36,7 +36,9 @@ from vqjax.runs.log import ImageProgress
 log = logging.getLogger('vqjax')
 
 # Fields of the index that may differ between two runs without any token being different.
-_FREE = ('format', 'vqjax', 'source', 'images', 'config_sha256', 'num_records', 'shards')
+_FREE = (
+  *('format', 'vqjax', 'source', 'images', 'class_names', 'config_sha256', 'num_records', 'shards'),
+)
 
 
 def tokenize(
@@ -151,6 +153,7 @@ def _describe(tok, data, split, source, count, shard_size, batch_size, augment):
   if batch:
     log.warning('%s looks at the whole batch: tokens depend on --batch_size=%d', assign, batch)
   augmented = {} if augment == 'none' else {'augment': augment, 'views': datasets.VIEWS[augment][1]}
+  classes = getattr(source, 'class_names', None)
   return {
     'format': tokens.FORMAT,
     'record': 'label int32, position of the image in the source int32, tokens; little-endian',
@@ -161,6 +164,7 @@ def _describe(tok, data, split, source, count, shard_size, batch_size, augment):
     'assignment': 'rounding' if assign is None else str(assign),
     'batch_size': batch,  # if tokens depend on it
     'images': source.description,
+    **({} if classes is None else {'class_names': list(classes)}),  # of the labels
     'split': split,
     'num_images': count,
     **augmented,  # so many records of each image, one after the other

@@ -116,6 +116,20 @@ def test_heads_that_no_tensor_says_have_to_be_named():
     convert.open_generator(path)
 
 
+def test_heads_that_are_named_win_over_a_published_size(monkeypatch):
+  monkeypatch.setitem(llamagen.SIZES, 'tiny', {'width': 48, 'depth': 2, 'heads': 4})
+  path = opened('llamagen_gpt_24_a').path
+  assert convert.open_generator(path).generator['heads'] == 4
+  assert convert.open_generator(path, heads=6).generator['heads'] == 6
+
+
+def test_heads_that_a_tensor_says_are_not_for_the_caller():
+  path, heads = opened('rar_a').path, opened('rar_a').published.generator['heads']
+  assert convert.open_generator(path, heads=heads).generator['heads'] == heads
+  with pytest.raises(UserError, match=rf'heads is 7, but .* has {heads}, as its tensors say; leav'):
+    convert.open_generator(path, heads=7)
+
+
 def test_another_grid_is_refused():
   golden = opened('rar_a')
   other = golden.model.clone(layout=Layout((4, 4), 40))

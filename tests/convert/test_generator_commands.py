@@ -23,6 +23,10 @@ def test_from_a_file_to_a_file(name, num_codes, sampler, tmp_path, capsys):
   assert said.endswith(f'written: {run}; next: python -m vqjax.generate {run} --out=DIR\n')
   gen = vqjax.load_generator(run)
   assert (gen.step, gen.config.sampler.name, gen.config.name) == (0, sampler, path.stem)
+  assert gen.config.converted.to_dict() == {
+    'source': str(path),
+    'format': convert.open_generator(path).format,
+  }
   commands.run(export.COMMAND, [str(run), f'--out={out}'])
   published, again = convert.open_generator(path), convert.open_generator(out)
   assert published.format == again.format
@@ -43,6 +47,14 @@ def test_a_generator_needs_its_tokenizer(tmp_path):
     commands.run(command.COMMAND, [str(path), f'--out={tmp_path / "run"}', '--format=rar'])
   with pytest.raises(SystemExit, match=r'is a generator and no tokenizer; load it by vqjax'):
     commands.run(command.COMMAND, [str(path), f'--out={tmp_path / "run"}'])
+
+
+def test_an_export_says_how_many_heads_to_load_it_with(tmp_path, caplog):
+  tok, out = tiny_generator.tokenizer_of(64), tmp_path / 'out'
+  run = tiny_generator.write_run(tmp_path / 'run', tiny_generator.config_of(tok, image_size=8))
+  export.write_generator(run, out)
+  assert caplog.messages == [f'{out} does not say how many heads it has; load it with --heads=2']
+  assert convert.open_generator(out, heads=2).generator['heads'] == 2
 
 
 def test_symbols_of_groups_have_no_published_system(tmp_path):

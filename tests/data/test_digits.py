@@ -26,6 +26,7 @@ def test_every_digit_is_on_one_side(sources):
   assert [len(source) for source in sources.values()] == [1415, 382]
   names = [source[i]['name'] for source in sources.values() for i in range(len(source))]
   assert names == [f'digits[{row}]' for row in range(1797)]
+  assert sources['train'].class_names == tuple(map(str, range(10)))
   assert sources['eval'].description == '382 handwritten digits from scikit-learn'
 
 

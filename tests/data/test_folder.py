@@ -36,6 +36,8 @@ def test_train_and_val_folders(tmp_path):
   assert source[0]['image'] == (tmp_path / 'train/a/1.png').read_bytes()
   assert source.description == f'2 images in {tmp_path}/train, 2 classes'
   assert names(read(tmp_path, 'eval')) == ['a/3.png']
+  assert source.class_names == ('a', 'b')
+  assert read(tmp_path / 'other', holdout=0.5, eval_path=str(tmp_path / 'val')).class_names == ()
 
 
 @pytest.mark.parametrize('held_out', ['val', 'validation', 'test'])

@@ -32,6 +32,7 @@ def config(data_dir, name='tiny_pictures', **fields):
 def test_examples(data_dir):
   source = make_source(config(data_dir), 'train')
   assert len(source) == 5
+  assert source.class_names == ('0', '1', '2')
   examples = {example['name']: example for example in (source[i] for i in range(5))}
   assert sorted(examples) == [f'{seed}.png' for seed in range(5)]
   for seed in range(5):

@@ -66,11 +66,7 @@ def convert_generator(
   Arguments and errors as of `vqjax.load_generator`; or `out` holds something already.
   """
   gen = generator_sources.load_generator(source, tokenizer=tokenizer, **published)
-  fields = {
-    'name': pathlib.Path(source).stem,
-    'converted': {'source': str(source), 'format': published.get('format', 'auto')},
-  }
-  config = ml_collections.ConfigDict({**fields, **gen.config.to_dict()})
+  config = ml_collections.ConfigDict({'name': pathlib.Path(source).stem, **gen.config.to_dict()})
   path = _write(out, config, {'generator': {'params': gen.variables['params']}})
   count = sum(leaf.size for leaf in jax.tree.leaves(gen.variables))
   height, width = gen.model.layout.grid
@@ -105,7 +101,7 @@ def _arguments(parser):
   parser.add_argument('--format', default='auto', choices=['auto', *FORMATS, *GENERATORS])
   parser.add_argument('--tokenizer', help='of a generator: what it was trained with')
   parser.add_argument('--image_size', type=int, help='of a generator that does not say it')
-  parser.add_argument('--heads', type=int, help='of a generator of another size than published')
+  parser.add_argument('--heads', type=int, help='of a generator, where no tensor says it')
 
 
 def _main(args):

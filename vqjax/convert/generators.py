@@ -29,11 +29,13 @@ class GeneratorFormat:
     marks: patterns of keys, each of which fits one of a checkpoint's.
     describe: function (tensors, the file's other content) -> the `generator` part of a config, with
       what `generation.build` needs but for the layout of the tokens, which no key says. `heads` is
-      None where no tensor's shape tells it.
+      None where nothing tells it.
     classes: function (tensors, the layout of the tokens) -> how many classes there are.
     tokens: function (tensors) -> (how many codes a token has, how many tokens an image), each None
       where no tensor's shape tells it.
     names: function (that part) -> their keys for our paths.
+    says_heads: whether a tensor's shape tells how many heads share the width; otherwise `describe`
+      takes those of the published size, if it is one.
     skip: pattern of the keys that are no part of the transformer.
     tied: keys of tensors that a file holds twice -> the keys that ours are read from.
   """
@@ -44,6 +46,7 @@ class GeneratorFormat:
   classes: Callable[[_Tensors, Layout], int]
   tokens: Callable[[_Tensors], tuple[int | None, int | None]]
   names: Callable[[_Config], Names]
+  says_heads: bool = True
   skip: str = '$^'
   tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -145,6 +148,7 @@ GENERATORS: dict[str, GeneratorFormat] = {
     classes=lambda tensors, layout: len(tensors['cls_embedding.embedding_table.weight']) - 1,
     tokens=lambda tensors: (len(tensors['tok_embeddings.weight']), None),
     names=lambda generator: generator_names.LLAMAGEN_GPT,
+    says_heads=False,
     skip='^freqs_cis$',  # the rotary table, in old files
   ),
   'rar': GeneratorFormat(
@@ -168,6 +172,7 @@ GENERATORS: dict[str, GeneratorFormat] = {
     classes=lambda tensors, layout: len(tensors['cls_emb.weight']) - 1,
     tokens=lambda tensors: (len(tensors['tok_emb.weight']) - 1, len(tensors['pos_emb.weight'])),
     names=lambda generator: generator_names.HALTON_MASKGIT,
+    says_heads=False,
     tied={'head.weight': 'tok_emb.weight'},
   ),
   'maskgit_transformer': GeneratorFormat(

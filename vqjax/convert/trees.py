@@ -44,12 +44,12 @@ def open_generator(
   Args:
     source: as in `open_published`.
     format: a name in `generators.GENERATORS`, or 'auto'.
-    heads: of its attention, where no tensor says how many share the width; those of the published
-      sizes are known.
+    heads: of its attention, where no tensor says how many share the width; by default those of the
+      published size that is so wide and so deep.
 
   Raises:
     UserError: there is no such source, or it is of no generator known here, or not of `format`, or
-      of no published size and without `heads`.
+      of no published size and without `heads`, or of other heads.
   """
   path = _find(source)
   content = tensor_files.read(path)
@@ -60,12 +60,16 @@ def open_generator(
       raise UserError(f'{path} is a tokenizer and no generator; load it by vqjax.load.') from None
     raise
   generator = published.generator
-  if generator['heads'] is not None:
-    return published
-  if heads is None:
+  if heads in (None, generator['heads']):
+    if generator['heads'] is not None:
+      return published
     raise UserError(
       f'{path} is {generator["width"]} wide and {generator["depth"]} layers deep, which is no '
       'published size, and no tensor says how many heads share the width; name their number, heads.'
+    )
+  if generators.GENERATORS[published.format].says_heads:
+    raise UserError(
+      f'heads is {heads}, but {path} has {generator["heads"]}, as its tensors say; leave it out.'
     )
   return dataclasses.replace(published, generator=generator | {'heads': heads})
 

@@ -23,6 +23,8 @@ class Digits:
   scikit-learn is not imported. Raises `UserError` if it is not installed.
   """
 
+  class_names = tuple('0123456789')
+
   def __init__(self, split: str) -> None:
     rows = _read()
     self._first = 0 if split == 'train' else _TRAINING

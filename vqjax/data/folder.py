@@ -23,8 +23,8 @@ class Folder:
   """The images under `root` that `keep` keeps, in an order that is the same on every machine.
 
   `folder[i]` is {'image': the file's bytes, 'label': int, 'name': path below `root`}; the label is
-  the index of the top-level folder in sorted order, 0 for a file outside them. Raises `UserError`
-  if `root` cannot be listed or holds no image, `UnreadableImage` if a file cannot be read.
+  the index of the top-level folder in sorted order, which are the classes, 0 for a file outside
+  them. Raises `UserError` if `root` cannot be listed or holds no image, `UnreadableImage` if a file cannot be read.
   """
 
   def __init__(self, root: pathlib.Path, keep: _Choice = list, what: str = 'images') -> None:
@@ -32,7 +32,8 @@ class Folder:
     names = image_names(root)
     # Of all the names, so that a class has the same label on both sides of a hold-out.
     tops = {name.split('/')[0] for name in names if '/' in name}
-    self._labels = {top: label for label, top in enumerate(sorted(tops))}
+    self.class_names = tuple(sorted(tops))
+    self._labels = {top: label for label, top in enumerate(self.class_names)}
     self._names = keep(names)
     self.description = f'{len(self)} {what} in {root}, {max(1, len(tops))} classes'
 

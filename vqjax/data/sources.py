@@ -18,7 +18,8 @@ class Source(Protocol):
   """What `train_batches` and `eval_batches` read: any object of this shape will do.
 
   It may have a method `name_of(index: int) -> str` too, which names an image without reading it: so
-  the log can say which one is being waited for.
+  the log can say which one is being waited for. `class_names` are strings in the order of the
+  labels, none of them if there are no classes; where they are not known it is None, or not there.
   """
 
   description: str  # how many images, and where: a line for the log

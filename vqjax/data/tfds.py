@@ -51,6 +51,8 @@ class Tfds:
         f"{name} has no feature 'image' but {', '.join(sorted(builder.info.features))}; choose"
         ' another data.tfds_name.'
       )
+    label = dict(builder.info.features).get('label')
+    self.class_names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else None
     self._name = f'{name}/{split}'
     self._records = builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
     self.description = f'{len(self)} images of {self._name} in {builder.data_path}'

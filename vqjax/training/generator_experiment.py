@@ -142,6 +142,12 @@ class GeneratorExperiment:
     section = config.generator.to_dict()
     layout = build.layout(section, self._source.shape, config.tokens.num_codes)
     network = build.build(section, layout)
+    names, classes = self._source.class_names, network.num_classes
+    if names is not None and classes not in (0, len(names)):
+      raise UserError(
+        f'config.generator.num_classes is {classes}, but the data has {len(names)}; set '
+        f'--config.generator.num_classes={len(names)}{", or 0 for no labels" if names else ""}.'
+      )
     objective = build.build_objective(config.objective.to_dict(), section['network'])
     if objective.label_drop and not network.has_null:
       raise UserError(

@@ -19,12 +19,14 @@ class TokenSource:
   With `config.tokens.path` that folder is read, otherwise the images of `config.data`, which the
   step tokenizes. The tokenizer is that of `config.tokenizer`, or that which wrote the folder.
   `config.tokenizer` and `config.tokens` are completed: with them alone, whoever samples later knows
-  the tokenizer, down to its checkpoint, and the shape of the tokens.
+  the tokenizer, down to its checkpoint, and the shape of the tokens. So is `config.class_names`, of
+  a generator with classes, where the data says them.
 
   Attributes:
     tokenizer: frozen.
     shape: of the tokens of an image, [h w] or [h w G].
     num_examples: of the training part.
+    class_names: of the labels, empty if there are no classes; None where they are not known.
 
   Raises:
     UserError: what is named is not there, or does not fit together.
@@ -42,6 +44,10 @@ class TokenSource:
       self._parts = {split: datasets.make_source(config.data, split) for split in ('train', 'eval')}
       self._index = {}
     self.num_examples = len(self._parts['train'])
+    names = getattr(self._parts['train'], 'class_names', self._index.get('class_names'))
+    self.class_names = None if names is None else tuple(names)
+    if names and config.generator.num_classes:
+      config.class_names = self.class_names
     self.tokenizer = self._load()
     if tokens.path:
       self._check_tokenizer()

@@ -24,7 +24,8 @@ class Folder:
 
   `folder[i]` is {'image': the file's bytes, 'label': int, 'name': path below `root`}; the label is
   the index of the top-level folder in sorted order, which are the classes, 0 for a file outside
-  them. Raises `UserError` if `root` cannot be listed or holds no image, `UnreadableImage` if a file cannot be read.
+  them. Raises `UserError` if `root` cannot be listed or holds no image, `UnreadableImage` if a file
+  cannot be read.
   """
 
   def __init__(self, root: pathlib.Path, keep: _Choice = list, what: str = 'images') -> None:

@@ -23,8 +23,8 @@ from absl import flags
 from vqjax import commands, saved_models
 from vqjax import data as datasets
 from vqjax.errors import UserError
+from vqjax.evaluation.makers import evaluate_files, evaluate_generator
 from vqjax.evaluation.run import evaluate_folders, evaluate_run, save_statistics
-from vqjax.evaluation.samples import evaluate_files, evaluate_generator
 from vqjax.evaluation.scoring import ROUNDINGS
 from vqjax.report import report
 

@@ -14,7 +14,8 @@ from vqjax.data import default_data, make_source
 from vqjax.errors import UserError
 from vqjax.evaluation import adm, references, samples, scoring, statistics
 from vqjax.evaluation import shown as shown_samples
-from vqjax.evaluation.samples import evaluate_files, evaluate_generator, evaluate_samples
+from vqjax.evaluation.makers import evaluate_files, evaluate_generator
+from vqjax.evaluation.samples import evaluate_samples
 from vqjax.evaluation.table import OF_SAMPLES
 from vqjax.generator_sources import load_generator
 

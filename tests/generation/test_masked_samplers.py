@@ -18,8 +18,8 @@ from vqjax.generation.masked_samplers import (
   ConfidenceSampler,
   HaltonSampler,
   MaskGITSampler,
-  draw_by,
 )
+from vqjax.generation.masked_steps import draw_by
 
 
 def most_probable(logits, step):

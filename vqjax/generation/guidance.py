@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from vqjax.errors import UserError
 
@@ -46,7 +47,7 @@ def halves(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
   return pairs[:, 0], pairs[:, 1]
 
 
-def guide(given: jax.Array, without: jax.Array, scale: jax.Array) -> jax.Array:
+def guide(given: jax.Array, without: jax.Array, scale: ArrayLike) -> jax.Array:
   """`u + s (c - u)`, and c itself where s is 1; logits [... V], scale []."""
   return jnp.where(scale == 1, given, without + scale * (given - without))
 

@@ -1,63 +1,17 @@
 """Samplers of masked transformers: all symbols are predicted at once, and a few of them kept.
 
-What is random comes from each image's own key, folded with the step. `trace` takes it from
-elsewhere, and shows every step.
+`trace` takes what is random from elsewhere, and shows every step.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vqjax.errors import UserError
-from vqjax.generation import filters, guidance, orders
+from vqjax.generation import filters, masked_steps, orders
 from vqjax.generation.layout import MASKED
-
-# (logits [B M V'], step int32 []) -> a symbol of each distribution, int32 [B M]
-Draw = Callable[[jax.Array, jax.Array], jax.Array]
-# step int32 [] -> Gumbel noise of the confidences, float32 [B N]
-Noise = Callable[[jax.Array], jax.Array]
-
-_BLOCKS, _SYMBOLS, _CHOICES, _ROLL = range(4)  # what is drawn, each of a stream of its own
-
-
-def _gumbel(keys, stream, step, shape):
-  """Standard Gumbel noise of typed keys [B], each image's from its own: float32 [B *shape]."""
-  fold = lambda key: jax.random.fold_in(jax.random.fold_in(key, stream), step)
-  return jax.vmap(lambda key: jax.random.gumbel(fold(key), shape))(keys)
-
-
-def draw_by(keys: jax.Array) -> Draw:
-  """Draws by typed keys [B], by Gumbel-max in two levels.
-
-  First a block of about sqrt(V) symbols by what they weigh together, then a symbol of it: the same
-  distribution as that of the largest of all logits plus noise, for 2 sqrt(V) numbers in place of V,
-  whose making takes longer than a small network's pass.
-  """
-
-  def draw(logits, step):
-    size = math.isqrt(logits.shape[-1])
-    rest = -logits.shape[-1] % size
-    blocks = jnp.pad(logits, ((0, 0), (0, 0), (0, rest)), constant_values=-jnp.inf)
-    blocks = blocks.reshape(*logits.shape[:2], -1, size)
-    weights = jax.nn.logsumexp(blocks, axis=-1)
-    weights = weights + _gumbel(keys, _BLOCKS, step, weights.shape[1:])
-    block = jnp.argmax(weights, axis=-1)
-    within = jnp.take_along_axis(blocks, block[..., None, None], axis=2)[:, :, 0]
-    within = within + _gumbel(keys, _SYMBOLS, step, within.shape[1:])
-    return block * size + jnp.argmax(within, axis=-1)
-
-  return draw
-
-
-def choices_by(keys: jax.Array, length: int) -> Noise:
-  """Noise of the confidences by typed keys [B]."""
-  return lambda step: _gumbel(keys, _CHOICES, step, (length,))
-
 
 _INVERSE = ('inverse_temperature_start', 'inverse_temperature_end')
 
@@ -96,7 +50,7 @@ class HaltonSampler:
   randomize: bool = False
 
   def __post_init__(self) -> None:
-    _require(
+    masked_steps.require(
       self,
       ('top_k', self.top_k >= 0, '0 (all symbols) or more'),
       *((name, getattr(self, name) >= 0, '0 or more') for name in _INVERSE),
@@ -116,16 +70,15 @@ class HaltonSampler:
     rolls = None
     if self.randomize:
       cells = int(np.prod(model.layout.grid))
-      roll = lambda key: jax.random.randint(jax.random.fold_in(key, _ROLL), (), 0, cells)
-      rolls = jax.vmap(roll)(keys)
-    return self.trace(model, params, labels, draw_by(keys), known, rolls)[-1]
+      rolls = masked_steps.rolls_by(keys, cells)
+    return self.trace(model, params, labels, masked_steps.draw_by(keys), known, rolls)[-1]
 
   def trace(
     self,
     model: Any,
     params: Any,
     labels: jax.Array,
-    draw: Draw,
+    draw: masked_steps.Draw,
     known: jax.Array | None = None,
     rolls: jax.Array | None = None,
   ) -> jax.Array:
@@ -133,7 +86,7 @@ class HaltonSampler:
 
     `rolls` int32 [B]: cell i of an image's order is cell (i - roll) mod (h w) of `orders.halton`.
     """
-    _fits(self, model)
+    masked_steps.fits(self, model)
     length, parts = model.layout.length, model.layout.parts
     counts = np.append(0, orders.reveal_counts(length, orders.steps_done(self.steps)))
     most = int(np.diff(counts).max())  # of a step: no other symbols are drawn
@@ -145,14 +98,14 @@ class HaltonSampler:
     order = jnp.broadcast_to(order.reshape(len(order), length), (len(labels), length))
     order = jnp.pad(order, ((0, 0), (0, most)))  # so that no slice reaches beyond it
 
-    start = _start(model, labels, known)
+    start = masked_steps.start_from(model, labels, known)
 
     def step(symbols, now):
       t, begin, end, inverse_temperature = now
       places = jax.lax.dynamic_slice_in_dim(order, begin, most, axis=1)
-      logits = _predict(self, model, params, symbols, labels, self.guidance, places)
+      logits = masked_steps.predict(self, model, params, symbols, labels, self.guidance, places)
       logits = filters.top_k(inverse_temperature * logits, self.top_k)
-      drawn = _symbols(draw(logits, t), model)
+      drawn = masked_steps.symbols_of(draw(logits, t), model)
       due = jnp.arange(most)[None] < end - begin
       due &= jnp.take_along_axis(start, places, axis=1) == MASKED
       put = lambda row, place, new: row.at[place].set(new, mode='drop')
@@ -160,7 +113,7 @@ class HaltonSampler:
       return symbols, symbols
 
     each = (jnp.arange(self.steps), counts[:-1], counts[1:], self._inverse_temperatures())
-    return _filled(model, jax.lax.scan(step, start, jax.tree.map(jnp.asarray, each))[1])
+    return masked_steps.filled(model, jax.lax.scan(step, start, jax.tree.map(jnp.asarray, each))[1])
 
   def _inverse_temperatures(self):
     line = np.linspace(self.inverse_temperature_start, self.inverse_temperature_end, self.steps)
@@ -201,7 +154,7 @@ class ConfidenceSampler:
   randomize: str = 'linear'
 
   def __post_init__(self) -> None:
-    _require(
+    masked_steps.require(
       self,
       ('inverse_temperature', self.inverse_temperature >= 0, '0 or more'),
       ('choice_temperature', self.choice_temperature >= 0, '0 (no noise) or more'),
@@ -217,41 +170,41 @@ class ConfidenceSampler:
     known: jax.Array | None = None,
   ) -> jax.Array:
     """See `contracts.Sampler`."""
-    noise = choices_by(keys, model.layout.length)
-    return self.trace(model, params, labels, draw_by(keys), noise, known)[0][-1]
+    noise = masked_steps.choices_by(keys, model.layout.length)
+    return self.trace(model, params, labels, masked_steps.draw_by(keys), noise, known)[0][-1]
 
   def trace(
     self,
     model: Any,
     params: Any,
     labels: jax.Array,
-    draw: Draw,
-    noise: Noise,
+    draw: masked_steps.Draw,
+    noise: masked_steps.Noise,
     known: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """Every step's (symbols after it, symbols drawn in it), MASKED where none is: int32 [T B N]."""
-    _fits(self, model)
+    masked_steps.fits(self, model)
     length = model.layout.length
     progress = orders.steps_begun(self.steps)
     counts = orders.reveal_counts(length, progress, self.schedule)
-    start = _start(model, labels, known)
+    start = masked_steps.start_from(model, labels, known)
 
     def step(symbols, now):
       t, count, done = now
       scale = 1 + (self.guidance - 1) * done
-      logits = _predict(self, model, params, symbols, labels, scale)
+      logits = masked_steps.predict(self, model, params, symbols, labels, scale)
       logits = self.inverse_temperature * logits
       drawn = draw(logits, t)
-      confidence = self._confidence(t, done, _log_p(logits, drawn), noise(t))
-      drawn = _symbols(drawn, model)
+      confidence = self._confidence(t, done, masked_steps.log_p(logits, drawn), noise(t))
+      drawn = masked_steps.symbols_of(drawn, model)
       confidence = jnp.where(symbols == MASKED, confidence, jnp.inf)
-      write = (_ranks(confidence) >= length - count) & (start == MASKED)
+      write = (masked_steps.ranks(confidence) >= length - count) & (start == MASKED)
       symbols = jnp.where(write, drawn, symbols)
       return symbols, (symbols, drawn)
 
     each = (jnp.arange(self.steps), jnp.asarray(counts), jnp.asarray(progress))
     symbols, drawn = jax.lax.scan(step, start, each)[1]
-    return _filled(model, symbols), drawn
+    return masked_steps.filled(model, symbols), drawn
 
   def _confidence(self, t, done, log_p, noise):
     if self.randomize == 'linear':
@@ -287,7 +240,7 @@ class MaskGITSampler:
   start: int = 0
 
   def __post_init__(self) -> None:
-    _require(
+    masked_steps.require(
       self,
       ('choice_temperature', self.choice_temperature >= 0, '0 (no noise) or more'),
       ('start', 0 <= self.start < self.steps, '0 or more, and less than steps'),
@@ -302,107 +255,41 @@ class MaskGITSampler:
     known: jax.Array | None = None,
   ) -> jax.Array:
     """See `contracts.Sampler`."""
-    noise = choices_by(keys, model.layout.length)
-    return self.trace(model, params, labels, draw_by(keys), noise, known)[1][-1]
+    noise = masked_steps.choices_by(keys, model.layout.length)
+    return self.trace(model, params, labels, masked_steps.draw_by(keys), noise, known)[1][-1]
 
   def trace(
     self,
     model: Any,
     params: Any,
     labels: jax.Array,
-    draw: Draw,
-    noise: Noise,
+    draw: masked_steps.Draw,
+    noise: masked_steps.Noise,
     known: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """Every step's (symbols after it, MASKED where masked again, all symbols): int32 [T-start B N].
 
     Both are asked for by the steps 0..T-1-start, counted from `start`.
     """
-    _fits(self, model)
+    masked_steps.fits(self, model)
     layout = model.layout
     lengths = jnp.asarray(orders.mask_lengths(layout.length, self.steps, self.schedule))
-    start = _start(model, labels, known)
+    start = masked_steps.start_from(model, labels, known)
     initial = jnp.sum(start == MASKED, axis=1)  # U
 
     def step(symbols, now):
       t, length, done = now
       unknown = symbols == MASKED
-      logits = _predict(self, model, params, symbols, labels, self.guidance)[..., : layout.base]
+      logits = masked_steps.predict(self, model, params, symbols, labels, self.guidance)
+      logits = logits[..., : layout.base]
       drawn = draw(logits, t)
       choice = self.choice_temperature * (1 - done) * noise(t)
-      confidence = jnp.where(unknown, _log_p(logits, drawn) + choice, jnp.inf)
-      drawn = jnp.where(unknown, _symbols(drawn, model), symbols)
+      confidence = jnp.where(unknown, masked_steps.log_p(logits, drawn) + choice, jnp.inf)
+      drawn = jnp.where(unknown, masked_steps.symbols_of(drawn, model), symbols)
       count = jnp.minimum(jnp.sum(unknown, axis=1) - 1, jnp.take(length, initial))
       count = jnp.maximum(count, 1)[:, None]
-      symbols = jnp.where(unknown & (_ranks(confidence) < count), MASKED, drawn)
+      symbols = jnp.where(unknown & (masked_steps.ranks(confidence) < count), MASKED, drawn)
       return symbols, (symbols, drawn)
 
     each = (lengths[self.start :], jnp.asarray(orders.steps_done(self.steps))[self.start :])
     return jax.lax.scan(step, start, (jnp.arange(self.steps - self.start), *each))[1]
-
-
-def _require(sampler, *rules):
-  """Refuses settings, each given by its name, whether it is legal, and what is."""
-  for name, is_legal, legal in (
-    ('steps', sampler.steps >= 1, '1 or more, up to the symbols of an image'),
-    ('guidance', sampler.guidance == 0 or sampler.guidance >= 1, '0 or 1 (none), or more'),
-    *rules,
-  ):
-    if not is_legal:
-      raise UserError(f'{name} is {getattr(sampler, name)!r}; legal: {legal}.')
-
-
-def _fits(sampler, model):
-  length = model.layout.length
-  if sampler.steps > length:
-    raise UserError(
-      f'steps is {sampler.steps}; legal: 1..{length}, as an image has {length} symbols.'
-    )
-  guidance.check(sampler.guidance, model)
-
-
-def _start(model, labels, known):
-  """What is known, MASKED elsewhere: int32 [B N]."""
-  if known is None:
-    return jnp.full((len(labels), model.layout.length), MASKED, jnp.int32)
-  return known.astype(jnp.int32)
-
-
-def _predict(sampler, model, params, symbols, labels, scale, places=None):
-  """Logits [B N V'] with guidance of a scale, or those at places [B M] alone, [B M V']."""
-  guided = guidance.check(sampler.guidance, model)
-  if guided:
-    symbols, labels = guidance.doubled(symbols), guidance.doubled_labels(labels, model.num_classes)
-    places = None if places is None else guidance.doubled(places)
-  logits = model.apply({'params': params}, symbols, labels)
-  if places is not None:
-    logits = jnp.take_along_axis(logits, places[..., None], axis=1)
-  if guided:
-    logits = guidance.guide(*guidance.halves(logits), scale)
-  return logits
-
-
-def _ranks(confidence):
-  """The place of each among those of its image, 0 for the least: int32 [B N].
-
-  Not by comparison with the k-th: XLA may compute a number once for a sort and once for that, and
-  round it otherwise. Of equal ones the first in the sequence is the least.
-  """
-  return jnp.argsort(jnp.argsort(confidence, axis=1), axis=1)
-
-
-def _symbols(drawn, model):
-  """What was drawn, MASKED for what is beyond V."""
-  return jnp.where(drawn < model.layout.base, drawn, MASKED).astype(jnp.int32)
-
-
-def _log_p(logits, drawn):
-  """Of what was drawn from logits [B N V']: float32 [B N]."""
-  picked = jnp.take_along_axis(logits, drawn[..., None], axis=-1)[..., 0]
-  return picked - jax.nn.logsumexp(logits, axis=-1)
-
-
-def _filled(model, symbols):
-  """Of every step's symbols [T B N] the last, V - 1 where the mask itself was drawn."""
-  last = jnp.where(symbols[-1] == MASKED, model.layout.base - 1, symbols[-1])
-  return symbols.at[-1].set(last)

@@ -1,4 +1,4 @@
-"""Every demo of a tokenizer, trained and evaluated as a newcomer does, held to the quality that it must have.
+"""Every tokenizer's demo, trained and evaluated as a newcomer does, held to a quality.
 
 python benchmarks/demo.py [DEMO ...] [--out=FOLDER] [--flags="--config.KEY=VALUE ..."]
 

@@ -13,7 +13,7 @@ _NEAREST = (
   'Samples, and those {of} that are nearest to them by the squared distance of Inception-v3 pool_3 '
   'features, which is below each: copies would stand out.'
 )
-_ROW = 4  # samples in a row
+_ROW = 4  # samples in a row, at most
 
 
 def sections(shown: Generated) -> Iterator[str]:
@@ -23,15 +23,21 @@ def sections(shown: Generated) -> Iterator[str]:
   for position, image, name in zip(shown.positions, shown.images, classes, strict=True):
     of_class.setdefault(name, []).append((f'image {position}', image))
   cards = [
-    (name or ', '.join(label for label, _ in row[i : i + _ROW]), row[i : i + _ROW])
+    (name or ', '.join(label for label, _ in part), part)
     for name, row in of_class.items()
-    for i in range(0, len(row), _ROW)
+    for part in _rows(row)
   ]
   text = _SAMPLES.format(order='by class' if shown.classes else 'evenly spread')
   yield html.section('Samples', html.paragraph(text), html.gallery(cards))
   if shown.nearest:
     text = _NEAREST.format(of=shown.near_to)
     yield html.section('Nearest images', html.paragraph(text), html.gallery(_beside(shown)))
+
+
+def _rows(samples):
+  """As few rows as hold them, all but the last equally long: so they are equally large."""
+  length = -(-len(samples) // -(-len(samples) // _ROW))
+  return [samples[i : i + length] for i in range(0, len(samples), length)]
 
 
 def _beside(shown):

@@ -1,17 +1,16 @@
 """Batches for training and evaluation: read, decoded and cut by threads that run ahead."""
 
-import os
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from typing import Any
 
-import grain
 import numpy as np
 from ml_collections import ConfigDict
 
 from vqjax.data.decode import UnreadableImage
 from vqjax.data.reader import Reader
+from vqjax.data.shares import endless, once, order_of
 from vqjax.data.sources import Source
-from vqjax.data.stalls import Batches, Reads
+from vqjax.data.stalls import Batches
 from vqjax.data.transforms import Transform, make_transform
 from vqjax.errors import UserError, printable
 
@@ -37,8 +36,6 @@ def train_batches(
   iterated: where more than the fraction `data.max_unreadable` of the source are found unreadable,
   by this process since it began, or where nothing that is tried can be read (see `Reader`).
   """
-  check_share('batch_size', batch_size, 1, process_count)
-  check_share('the number of examples already seen', start, 0, process_count)
   transform = make_transform(data, 'train')
   reader = Reader(source, data.max_unreadable)
 
@@ -47,10 +44,14 @@ def train_batches(
     image = _transformed(transform, example, rng)
     return {'image': image, 'label': np.int32(example['label'])}
 
-  # The slice comes last, so that the order and each example's rng are those of the whole run.
-  examples = order_of(source, seed).random_map(load)
-  share = examples[start + process_index :: process_count]
-  return threaded(share, data, batch_size // process_count, reader.reads)
+  return endless(
+    *(load, source, data, reader.reads),
+    batch_size=batch_size,
+    seed=seed,
+    start=start,
+    process_index=process_index,
+    process_count=process_count,
+  )
 
 
 def train_names(source: Source, numbers: Iterable[int], *, seed: int) -> list[str]:
@@ -79,7 +80,6 @@ def eval_batches(
   All batches are full and all processes have equally many; the mask is False where an example is
   padding or could not be read, and the image is then zeros. Arguments as in `train_batches`.
   """
-  check_share('batch_size', batch_size, 1, process_count)
   count = len(source) if limit is None else min(limit, len(source))
   transform = make_transform(data, 'eval')
   reader = Reader(source)
@@ -96,17 +96,13 @@ def eval_batches(
     image = _transformed(transform, example, rng)
     return {'image': image, 'label': np.int32(example['label']), 'mask': np.True_}
 
-  padded = start - (start - count) // batch_size * batch_size
-  # The seed is fixed: a random eval crop is the same crop in every evaluation.
-  examples = grain.MapDataset.range(padded).random_map(load, seed=0)
-  # As above, the slice comes last: an example is the same whatever the start.
-  share = examples[start + process_index :: process_count]
-  return threaded(share, data, batch_size // process_count, reader.reads)
-
-
-def order_of(source: Sized, seed: int) -> grain.MapDataset:
-  """Which image of `source` example n of a run is, for every n."""
-  return grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
+  return once(
+    *(load, count, data, reader.reads),
+    batch_size=batch_size,
+    start=start,
+    process_index=process_index,
+    process_count=process_count,
+  )
 
 
 def _name(source: Source, index: int) -> str:
@@ -125,24 +121,3 @@ def _transformed(
     return transform(example['image'], rng)
   except UserError as error:
     raise UserError(f'{printable(example["name"])}: {error}') from None
-
-
-def threaded(
-  examples: grain.MapDataset, data: ConfigDict, local_batch_size: int, reads: Reads
-) -> Batches:
-  """Batches of `examples`, made by threads that run ahead, as the fields of `data` say."""
-  threads = data.threads or min(16, os.cpu_count() or 1)
-  ahead = max(threads, -(-data.prefetch // local_batch_size), 2)
-  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-  # A thread makes whole batches: what passing work between threads costs, it costs once a batch.
-  batches = examples.batch(local_batch_size, drop_remainder=True).to_iter_dataset(options)
-  return Batches(iter(batches), reads, data.stall_seconds)
-
-
-def check_share(what: str, value: int, least: int, process_count: int) -> None:
-  """Raises a UserError unless `value` splits over the processes."""
-  if value < least or value % process_count:
-    raise UserError(
-      f'{what} is {value}; give a multiple of the number of processes, {process_count}, and'
-      f' {least} or more.'
-    )

@@ -7,11 +7,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import grain
 import numpy as np
 from ml_collections import ConfigDict
 
-from vqjax.data.batches import check_share, order_of, threaded
+from vqjax.data.shares import endless, once
 from vqjax.data.stalls import Batches, Reads
 from vqjax.data.tokens import Tokens
 from vqjax.errors import UserError
@@ -105,16 +104,20 @@ def train_token_batches(
   Of a folder with several views of each image, a visit draws one. `data` says how many threads
   read; other arguments, and what an example depends on, as in `batches.train_batches`.
   """
-  check_share('batch_size', batch_size, 1, process_count)
-  check_share('the number of examples already seen', start, 0, process_count)
   views = part.tokens.views
 
   def load(index: int, rng: np.random.Generator) -> dict[str, Any]:
     record = part.view(index, int(rng.integers(views)))
     return {'tokens': record['tokens'], 'label': record['label']}
 
-  share = order_of(part, seed).random_map(load)[start + process_index :: process_count]
-  return threaded(share, data, batch_size // process_count, Reads())
+  return endless(
+    *(load, part, data, Reads()),
+    batch_size=batch_size,
+    seed=seed,
+    start=start,
+    process_index=process_index,
+    process_count=process_count,
+  )
 
 
 def eval_token_batches(
@@ -130,10 +133,9 @@ def eval_token_batches(
 
   A batch is as in training, with 'mask' bool [local_B], False where it is padding.
   """
-  check_share('batch_size', batch_size, 1, process_count)
   count = len(part) if limit is None else min(limit, len(part))
 
-  def load(index: int) -> dict[str, Any]:
+  def load(index: int, _: np.random.Generator) -> dict[str, Any]:
     record = part[index if index < count else 0]
     return {
       'tokens': record['tokens'],
@@ -141,6 +143,10 @@ def eval_token_batches(
       'mask': np.bool_(index < count),
     }
 
-  padded = -(-count // batch_size) * batch_size
-  share = grain.MapDataset.range(padded).map(load)[process_index::process_count]
-  return threaded(share, data, batch_size // process_count, Reads())
+  return once(
+    *(load, count, data, Reads()),
+    batch_size=batch_size,
+    start=0,
+    process_index=process_index,
+    process_count=process_count,
+  )

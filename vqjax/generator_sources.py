@@ -69,7 +69,7 @@ def load_generator(
     UserError: there is no such source, or it cannot be used; the message says why.
   """
   path = pathlib.Path(source).expanduser()
-  if (path / 'checkpoints').is_dir():
+  if saved_models.is_run(path):
     if published:
       raise UserError(
         f'{next(iter(published))} is given, but {path} is a run folder, whose config says it; '
@@ -103,9 +103,9 @@ def _tokenizer(source, config=None):
   """A tokenizer, loaded if it is not; with the weights that a run's config says."""
   found = source
   if not isinstance(source, pretrained.Pretrained):
-    is_run = (pathlib.Path(source).expanduser() / 'checkpoints').is_dir()
     # The checkpoint of the tokens, which need not be the best any more.
-    step = config.tokens.step or None if config is not None and is_run else None
+    trained = config is not None and saved_models.is_run(source)
+    step = config.tokens.step or None if trained else None
     try:
       found = pretrained.load(source, step=step)
     except UserError as error:

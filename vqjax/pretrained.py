@@ -247,7 +247,7 @@ def load(
     UserError: there is no such source, or it cannot be used; the message says why.
   """
   path = pathlib.Path(source).expanduser()
-  if (path / 'checkpoints').is_dir():
+  if saved_models.is_run(path):
     path, config = saved_models.read_run(path)
     saved_models.override(config, eval_assign, dtype)
     model = tokenizer.build(config.model.to_dict(), config.quantizer.to_dict())

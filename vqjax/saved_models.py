@@ -97,10 +97,14 @@ def read_generator_run(
   return path, config
 
 
+def is_run(source: str | pathlib.Path) -> bool:
+  """Whether a source is a run folder; otherwise it is a published checkpoint, or nothing."""
+  return (pathlib.Path(source).expanduser() / 'checkpoints').is_dir()
+
+
 def is_generator_run(source: str | pathlib.Path) -> bool:
   """Whether a source is the run folder of a generator."""
-  path = pathlib.Path(source).expanduser()
-  return (path / 'checkpoints').is_dir() and 'generator' in read_config(path)[1]
+  return is_run(source) and 'generator' in read_config(pathlib.Path(source).expanduser())[1]
 
 
 def build_generator(config: ml_collections.ConfigDict, dtype: str | None = None) -> Any:

@@ -1,6 +1,5 @@
 """Where a generator's tokens come from: a folder of them, or images and their tokenizer."""
 
-import pathlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,7 +7,7 @@ import jax
 import ml_collections
 
 from vqjax import data as datasets
-from vqjax import pretrained
+from vqjax import pretrained, saved_models
 from vqjax.errors import UserError
 from vqjax.training.experiment import Batches
 
@@ -107,11 +106,10 @@ class TokenSource:
         'checkpoint: --config.tokenizer=runs/NAME.'
       )
     config.tokenizer = source
-    is_run = (pathlib.Path(source).expanduser() / 'checkpoints').is_dir()
     # The checkpoint of the tokens, which need not be the best any more.
     step = config.tokens.step or index.get('step') or None
     try:
-      found = pretrained.load(source, step=step if is_run else None)
+      found = pretrained.load(source, step=step if saved_models.is_run(source) else None)
     except UserError as error:
       raise UserError(f'config.tokenizer={source} cannot be loaded: {error}') from error
     if found.model.classifies:

@@ -34,7 +34,7 @@ def warm_start(
     )
   path = pathlib.Path(source).expanduser()
   published = None
-  if (path / 'checkpoints').is_dir():
+  if saved_models.is_run(path):
     _, config = saved_models.read_run(path)
     variables, _ = saved_models.read_variables(path, config, recipe.tokenizer)
   else:
